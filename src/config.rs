@@ -1,0 +1,149 @@
+//! Settings, read from the environment and parsed once at start.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::IpAddr;
+
+use reqwest::Url;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use secrecy::SecretString;
+
+/// UserHub's production API, from its Admin API reference.
+const DEFAULT_BASE_URL: &str = "https://api.userhub.com";
+
+/// What the function needs to know, in parsed form. White space around a value is dropped, and an empty value counts
+/// as unset.
+#[derive(Debug)]
+pub struct Config {
+    /// Admin API key. Read from the `USERHUB_ADMIN_KEY` environment variable.
+    pub admin_key: SecretString,
+    /// UserHub's id of its connection to the user pool. Read from the `AMAZON_COGNITO_CONNECTION_ID` environment
+    /// variable.
+    pub connection_id: String,
+    /// Where UserHub's API is. Read from the `USERHUB_BASE_URL` environment variable.
+    pub base_url: Url,
+    /// Mozilla's roots, and the certificates of the file named by the `USERHUB_EXTRA_CA_CERTS` environment variable.
+    pub tls_roots: RootCertStore,
+}
+
+/// What is wrong with one setting and what to do about it. Never holds the value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// The environment variable.
+    pub variable: &'static str,
+    what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.variable, self.what)
+    }
+}
+
+impl Config {
+    /// Reads the environment of this process.
+    ///
+    /// # Errors
+    /// One [`Problem`] for each setting that is missing or wrong.
+    pub fn from_env() -> Result<Self, Vec<Problem>> {
+        Self::from_variables(|variable| std::env::var_os(variable))
+    }
+
+    fn from_variables(value_of: impl Fn(&str) -> Option<OsString>) -> Result<Self, Vec<Problem>> {
+        let mut variables = Variables { value_of, problems: Vec::new() };
+        let admin_key = variables.parse("USERHUB_ADMIN_KEY", admin_key);
+        let connection_id = variables.parse("AMAZON_COGNITO_CONNECTION_ID", connection_id);
+        let base_url = variables.parse("USERHUB_BASE_URL", base_url);
+        let tls_roots = variables.parse("USERHUB_EXTRA_CA_CERTS", tls_roots);
+        match (admin_key, connection_id, base_url, tls_roots) {
+            (Some(admin_key), Some(connection_id), Some(base_url), Some(tls_roots)) => {
+                Ok(Self { admin_key, connection_id, base_url, tls_roots })
+            }
+            _ => Err(variables.problems),
+        }
+    }
+}
+
+/// A source of values, and the problems met so far.
+struct Variables<F> {
+    value_of: F,
+    problems: Vec<Problem>,
+}
+
+impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
+    /// The parsed setting, or `None` and one more problem. `parse` gets `None` for an unset variable.
+    fn parse<T>(&mut self, variable: &'static str, parse: impl FnOnce(Option<&str>) -> Result<T, String>) -> Option<T> {
+        let value = (self.value_of)(variable).unwrap_or_default();
+        value
+            .to_str()
+            .ok_or_else(|| "is not UTF-8 text".to_owned())
+            .map(|value| Some(value.trim()).filter(|value| !value.is_empty()))
+            .and_then(parse)
+            .map_err(|what| self.problems.push(Problem { variable, what }))
+            .ok()
+    }
+}
+
+fn admin_key(value: Option<&str>) -> Result<SecretString, String> {
+    let key = value.ok_or("is not set: create an Admin API key in UserHub and put it there")?;
+    // What a header value can carry; a line break or a quotation mark that came along when it was copied is found here.
+    if key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(key.into())
+    } else {
+        Err("holds white space, control or non-ASCII characters: copy the Admin API key from UserHub again".into())
+    }
+}
+
+fn connection_id(value: Option<&str>) -> Result<String, String> {
+    let id = value.ok_or("is not set: put the id of UserHub's Amazon Cognito connection there (conn_...)")?;
+    if id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) {
+        Ok(id.to_owned())
+    } else {
+        Err("may hold letters, digits, '_' and '-' only: copy the connection's id from UserHub again".into())
+    }
+}
+
+fn base_url(value: Option<&str>) -> Result<Url, String> {
+    let text = value.unwrap_or(DEFAULT_BASE_URL);
+    if text.contains(char::is_control) {
+        return Err("holds control characters".into()); // the URL parser would drop some of them silently
+    }
+    let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback(&url) => {}
+        "http" => {
+            return Err(
+                "must start with https:// (http is for a loopback host only: the key would travel unencrypted)".into(),
+            );
+        }
+        _ => return Err("must start with https://".into()),
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err("may hold a host, a port and a path, but no user, query or fragment".into());
+    }
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn tls_roots(path: Option<&str>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = path {
+        let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect)
+            .map_err(|error| format!("names a file that cannot be read as PEM: {error}"))?;
+        if certificates.is_empty() {
+            return Err("names a file without a certificate: it must hold PEM blocks 'BEGIN CERTIFICATE'".into());
+        }
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| format!("names a file with an unusable certificate: {error}"))?;
+        }
+    }
+    Ok(roots)
+}

@@ -1,0 +1,96 @@
+//! Why a sign-in was not reported.
+
+use std::fmt::Display;
+
+use reqwest::StatusCode;
+
+/// Longest foreign text (of the network, TLS or HTTP) that is kept, in characters.
+const FOREIGN_TEXT_MAX: usize = 200;
+
+/// One variant for each cause that a person reacts to differently. None holds a user name, a URL or the admin key.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// Settings are missing or wrong, so nothing can be sent; holds what is wrong with each.
+    #[error("{0}")]
+    Settings(String),
+    /// The event names no user that could be reported; holds what is wrong with it.
+    #[error("the event {0}")]
+    Event(&'static str),
+    /// No connection, or it broke before an answer came; holds the system's words.
+    #[error("could not reach UserHub: {0}")]
+    Connect(String),
+    /// The time for one report ran out.
+    #[error("UserHub did not answer in time")]
+    TimedOut,
+    /// UserHub refused the report (4xx): the admin key, the connection id or the user is wrong.
+    #[error("UserHub rejected the report: {status}{}", code.as_ref().map(|code| format!(", {code}")).unwrap_or_default())]
+    Rejected {
+        /// Any 4xx but 429.
+        status: StatusCode,
+        /// UserHub's own name for the error, such as `PERMISSION_DENIED`.
+        code: Option<String>,
+    },
+    /// UserHub asked for fewer requests (429).
+    #[error("UserHub is limiting the rate of requests: 429 Too Many Requests")]
+    RateLimited,
+    /// UserHub failed (5xx).
+    #[error("UserHub is unavailable: {0}")]
+    Unavailable(StatusCode),
+    /// A status that the Admin API does not use, such as a redirect.
+    #[error("unexpected answer: {0}")]
+    UnexpectedStatus(StatusCode),
+    /// Not HTTP; holds the parser's words.
+    #[error("unexpected answer: {0}")]
+    Malformed(String),
+    /// A defect of this function; the place in the code is logged by the panic hook.
+    #[error("the report panicked")]
+    Panic,
+}
+
+impl Error {
+    /// `Connect` with foreign text made safe to log.
+    pub fn connect(cause: impl Display) -> Self {
+        Self::Connect(printable(cause))
+    }
+
+    /// `Malformed` with foreign text made safe to log.
+    pub fn malformed(cause: impl Display) -> Self {
+        Self::Malformed(printable(cause))
+    }
+
+    /// The stable short name for logs and alarms; the README lists them all.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Settings(_) => "settings",
+            Self::Event(_) => "event",
+            Self::Connect(_) => "connect",
+            Self::TimedOut => "timed_out",
+            Self::Rejected { .. } => "rejected",
+            Self::RateLimited => "rate_limited",
+            Self::Unavailable(_) => "unavailable",
+            Self::UnexpectedStatus(_) | Self::Malformed(_) => "unexpected_answer",
+            Self::Panic => "panic",
+        }
+    }
+
+    /// The HTTP status that UserHub answered with, if it answered.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Rejected { status, .. } | Self::Unavailable(status) | Self::UnexpectedStatus(status) => Some(*status),
+            Self::RateLimited => Some(StatusCode::TOO_MANY_REQUESTS),
+            Self::Settings(_)
+            | Self::Event(_)
+            | Self::Connect(_)
+            | Self::TimedOut
+            | Self::Malformed(_)
+            | Self::Panic => None,
+        }
+    }
+}
+
+/// Foreign text on one line and of bounded length: nothing in it can forge or flood a log line.
+fn printable(text: impl Display) -> String {
+    text.to_string().chars().filter(|character| !character.is_control()).take(FOREIGN_TEXT_MAX).collect()
+}

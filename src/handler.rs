@@ -1,0 +1,58 @@
+//! The promise: whatever happens to the report, Cognito gets its event back.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use lambda_runtime::LambdaEvent;
+use reqwest::StatusCode;
+use serde_json::value::RawValue;
+use tracing::{error, info};
+
+use crate::error::Error;
+use crate::event;
+use crate::userhub::Client;
+
+/// Reports one sign-in, logs how that went, and gives the event back as it came.
+///
+/// # Errors
+/// None: an error answer, like a panic, would fail the user's sign-in.
+pub async fn handle(
+    client: &Result<Client, Error>,
+    event: LambdaEvent<Box<RawValue>>,
+) -> Result<Box<RawValue>, Infallible> {
+    let LambdaEvent { payload, context } = event;
+    let start = Instant::now();
+    let outcome = AssertUnwindSafe(report(client, &payload)).catch_unwind().await.unwrap_or(Err(Error::Panic));
+    log(&outcome, start, &context.request_id);
+    Ok(payload)
+}
+
+async fn report(client: &Result<Client, Error>, event: &RawValue) -> Result<StatusCode, Error> {
+    let client = client.as_ref().map_err(Clone::clone)?;
+    client.report_sign_in(&event::user_name(event)?).await
+}
+
+/// One line for each sign-in; the README lists the fields.
+fn log(outcome: &Result<StatusCode, Error>, start: Instant, request_id: &str) {
+    let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    match outcome {
+        Ok(status) => info!(
+            outcome = "reported",
+            status = status.as_u16(),
+            duration_ms,
+            requestId = request_id,
+            "sign-in reported to UserHub"
+        ),
+        Err(error) => error!(
+            outcome = "not_reported",
+            error_kind = error.kind(),
+            error = %error,
+            status = error.status().map(|status| status.as_u16()),
+            duration_ms,
+            requestId = request_id,
+            "sign-in not reported to UserHub; it goes on as if it had been"
+        ),
+    }
+}

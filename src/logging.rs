@@ -1,0 +1,54 @@
+//! Lambda's log conventions, on tracing-subscriber.
+
+use std::env;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{error, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt, registry};
+
+/// Sends log lines to standard output, in the format and from the level that Lambda's logging settings ask for
+/// (`AWS_LAMBDA_LOG_FORMAT`, `AWS_LAMBDA_LOG_LEVEL`, else `RUST_LOG`), and panics' places with them.
+pub fn init() {
+    let json = env::var("AWS_LAMBDA_LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
+    let (filter, problem) = filter(&|variable| env::var(variable).ok().filter(|value| !value.is_empty()));
+
+    let lines = fmt::layer().with_ansi(false).with_target(false).log_internal_errors(false); // a closed standard output must not end in a panic
+    let lines = if json {
+        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+    } else {
+        lines.boxed()
+    };
+    registry().with(filter).with(lines).init();
+
+    // The message may quote what the code was working on, such as a user name: the place has to do.
+    std::panic::set_hook(Box::new(|panic| {
+        error!(location = panic.location().map(ToString::to_string), "panicked");
+    }));
+    if let Some(problem) = problem {
+        warn!("{problem}");
+    }
+}
+
+/// Which lines are wanted, and what is wrong with the variable that says so.
+fn filter(value_of: &dyn Fn(&str) -> Option<String>) -> (Targets, Option<String>) {
+    let default = Targets::new().with_default(LevelFilter::INFO);
+    let (variable, parsed) = if let Some(level) = value_of("AWS_LAMBDA_LOG_LEVEL") {
+        ("AWS_LAMBDA_LOG_LEVEL", level_filter(&level).map(|level| Targets::new().with_default(level)))
+    } else if let Some(directives) = value_of("RUST_LOG") {
+        ("RUST_LOG", directives.parse().ok())
+    } else {
+        return (default, None);
+    };
+    match parsed {
+        Some(filter) => (filter, None),
+        None => (default, Some(format!("{variable} is not a log level: INFO is used"))),
+    }
+}
+
+/// The levels that Lambda knows; tracing has none above ERROR.
+fn level_filter(level: &str) -> Option<LevelFilter> {
+    if level.eq_ignore_ascii_case("FATAL") { Some(LevelFilter::OFF) } else { level.parse().ok() }
+}

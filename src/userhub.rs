@@ -1,0 +1,196 @@
+//! The one call of UserHub's Admin API that this function makes.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Response, StatusCode, redirect, retry};
+use secrecy::ExposeSecret;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::Config;
+use crate::error::Error;
+
+/// Time for one report, from its start to the head of UserHub's answer: name resolution, connecting, TLS and a second
+/// try included. Cognito waits 5 s for the whole function; 2 s leave 3 s for a cold start (well under 1 s) and for
+/// Lambda's own way there and back, so that Cognito never has to call a second time.
+const REPORT_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long sent bytes may stay unacknowledged before the connection counts as dead. While Lambda keeps the function
+/// frozen, a NAT gateway or load balancer may forget a kept connection without a word; without this limit the next
+/// report waits in vain for all of its 2 s. Found dead after 0.7 s, 1.3 s are left for a second try, whose four round
+/// trips (name, TCP, TLS, request) may take 0.3 s each; and a living connection with such round trips, which answers
+/// after 0.3 s, or 0.6 s when a packet was lost and sent again, is not given up.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_millis(700);
+
+/// How long an unused connection is kept. AWS's NAT gateways and network load balancers forget a connection after
+/// 350 s; a connection that is older than 300 s is not worth the 0.7 s that finding it dead would take.
+const IDLE_LIMIT: Duration = Duration::from_mins(5);
+
+/// How many bytes of an answer's body are read: enough for any error object, and to empty a success so that its
+/// connection can be used again.
+const BODY_MAX: usize = 16 * 1024;
+
+/// What JavaScript's `encodeURIComponent` encodes: all but `A-Z a-z 0-9 - _ . ! ~ * ' ( )`.
+const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+
+/// The event of a sign-in. UserHub takes a request without a body for `CHANGED`.
+const SIGN_IN: &str = r#"{"type":"SIGNIN"}"#;
+
+/// Which version of the Admin API is spoken; the one of UserHub's own SDKs 0.8.2.
+const API_VERSION: &str = "2025-05-01";
+
+/// The product token of the function in UserHub's guide, so that UserHub knows where the request comes from; then ours.
+const USER_AGENT: &str = concat!("UserHub-AmazonCognito/1.0 userhub-signin/", env!("CARGO_PKG_VERSION"));
+
+/// UserHub's Admin API, with the connections that are kept to it.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    users_url: String,
+    connection_id: String,
+}
+
+impl Client {
+    /// A client without a connection; the first report opens one.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] when the key cannot be a header's value or the TLS settings contradict each other; a
+    /// [`Config`] that was read from the environment causes neither.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let unusable =
+            |cause: &dyn std::fmt::Display| Error::Settings(format!("the HTTP client cannot be built: {cause}"));
+
+        let mut authorization = HeaderValue::try_from(format!("Bearer {}", config.admin_key.expose_secret()))
+            .map_err(|error| unusable(&error))?;
+        authorization.set_sensitive(true);
+        let headers = HeaderMap::from_iter([
+            (AUTHORIZATION, authorization),
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (ACCEPT, HeaderValue::from_static("application/json")),
+            (HeaderName::from_static("userhub-api-version"), HeaderValue::from_static(API_VERSION)),
+        ]);
+
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions() // TLS 1.2 and 1.3
+            .map_err(|error| unusable(&error))?
+            .with_root_certificates(config.tls_roots)
+            .with_no_client_auth();
+
+        // A sign-in is at most one more request than it needs, and only on a new connection in place of a broken one;
+        // UserHub takes the same event twice without harm. No budget: it would count in seconds that a frozen function
+        // does not notice.
+        let retry = retry::for_host(config.base_url.host_str().unwrap_or_default().to_owned())
+            .max_retries_per_request(1)
+            .no_budget()
+            .classify_fn(|attempt| match attempt.error() {
+                Some(error) if is_connection_failure(error) => attempt.retryable(),
+                _ => attempt.success(),
+            });
+
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .default_headers(headers)
+            .user_agent(USER_AGENT)
+            .redirect(redirect::Policy::none()) // the key must not travel to wherever an answer points
+            .no_proxy() // nor through a proxy that someone set for another purpose
+            .retry(retry)
+            .pool_idle_timeout(IDLE_LIMIT);
+        #[cfg(target_os = "linux")]
+        let http = http.tcp_user_timeout(UNACKNOWLEDGED_LIMIT);
+
+        Ok(Self {
+            http: http.build().map_err(|error| unusable(&error))?,
+            users_url: format!("{}/admin/v1/users/", config.base_url.as_str().trim_end_matches('/')),
+            connection_id: config.connection_id,
+        })
+    }
+
+    /// Tells UserHub that a user signed in; UserHub's status when it took the report. Ends within 2 s.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`] that tells of the network or of UserHub's answer.
+    pub async fn report_sign_in(&self, user_name: &str) -> Result<StatusCode, Error> {
+        let deadline = Instant::now() + REPORT_LIMIT;
+        let request = self.http.post(self.event_url(user_name)).body(SIGN_IN);
+        let response = timeout_at(deadline, request.send())
+            .await
+            .map_err(|_| Error::TimedOut)?
+            .map_err(|error| no_answer(&error))?;
+        match response.status() {
+            status if status.is_success() => {
+                // Not waited for, but read: a connection with half an answer in it cannot be used again.
+                tokio::spawn(read_body(response, deadline));
+                Ok(status)
+            }
+            StatusCode::TOO_MANY_REQUESTS => Err(Error::RateLimited),
+            status if status.is_client_error() => {
+                Err(Error::Rejected { status, code: error_code(&read_body(response, deadline).await) })
+            }
+            status if status.is_server_error() => Err(Error::Unavailable(status)),
+            status => Err(Error::UnexpectedStatus(status)),
+        }
+    }
+
+    fn event_url(&self, user_name: &str) -> String {
+        let user = utf8_percent_encode(user_name, URI_COMPONENT);
+        format!("{}{user}@{}:event", self.users_url, self.connection_id)
+    }
+}
+
+/// The start of an answer's body: what came until the deadline, `BODY_MAX` bytes at most.
+async fn read_body(mut response: Response, deadline: Instant) -> Vec<u8> {
+    let mut body = Vec::new();
+    while body.len() < BODY_MAX
+        && let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await
+    {
+        body.extend_from_slice(&chunk);
+    }
+    body
+}
+
+/// The `code` of UserHub's error object: one of gRPC's code names, so anything else is left out. Its `message` is never
+/// looked at, because it may name the user.
+fn error_code(body: &[u8]) -> Option<String> {
+    let error: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let code = error.get("code")?.as_str()?;
+    let is_code = code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    is_code.then(|| code.to_owned())
+}
+
+/// Why there is no answer.
+fn no_answer(error: &reqwest::Error) -> Error {
+    // The root cause says most, and the outermost error would print the URL with the user name.
+    let cause = causes(error).skip(1).last().map(ToString::to_string).unwrap_or_default();
+    if error.is_connect() || is_connection_failure(error) { Error::connect(cause) } else { Error::malformed(cause) }
+}
+
+/// Whether a new connection may help: this one could not be opened, or broke before the answer. It would not help
+/// against a certificate that does not verify, or an answer that is not HTTP.
+fn is_connection_failure(error: &Cause) -> bool {
+    causes(error).any(|cause| {
+        cause.is::<io::Error>() || cause.downcast_ref::<hyper::Error>().is_some_and(|error| !error.is_parse())
+    }) && !causes(error).any(<Cause>::is::<rustls::Error>)
+}
+
+type Cause = dyn std::error::Error + 'static;
+
+/// The error and its causes, outermost first. What an I/O error wraps counts as its cause, which `source` skips.
+fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
+    std::iter::successors(Some(error), |error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    })
+}
