@@ -1,0 +1,219 @@
+//! Everything UserHub may answer, and everything it may do instead.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use crate::support::{Function, Reply, Settings, SignIn, Step, UserHub, answer, sample_event};
+
+/// One sign-in that UserHub answers with `reply`. `requests` is how many requests UserHub must have seen.
+#[track_caller]
+fn sign_in(reply: Reply, requests: usize) -> SignIn {
+    let userhub = UserHub::replying([reply]);
+    let function = Function::reporting_to(&userhub);
+    let sign_in = function.sign_in(&sample_event("post-authentication"));
+    assert_eq!(userhub.reports().len(), requests, "requests that UserHub saw");
+    sign_in
+}
+
+fn send(bytes: impl Into<Vec<u8>>) -> Step {
+    Step::Send(bytes.into())
+}
+
+#[test]
+fn sends_the_documented_request() {
+    let userhub = UserHub::start();
+    let function = Function::reporting_to(&userhub);
+    function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+    let request = userhub.only_report().request;
+    assert_eq!(request.path, "/admin/v1/users/1f0e2d3c-4b5a-4697-8877-665544332211@conn_local:event");
+    assert_eq!(request.header("host"), Some(userhub.address.to_string().as_str()));
+    assert_eq!(request.header("content-length"), Some("17"));
+}
+
+#[test]
+fn takes_every_2xx_for_success() {
+    for status in [200, 201, 202, 204, 206, 299] {
+        // A 204 has no body, and HTTP forbids it a length.
+        let reply = if status == 204 { vec![send("HTTP/1.1 204 No Content\r\n\r\n")] } else { answer(status, "{}") };
+        sign_in(reply, 1).assert_reported(status);
+    }
+}
+
+#[test]
+fn names_what_userhub_rejected() {
+    for (status, code, error) in [
+        (400, "INVALID_ARGUMENT", "UserHub rejected the report: 400 Bad Request, INVALID_ARGUMENT"),
+        (401, "UNAUTHENTICATED", "UserHub rejected the report: 401 Unauthorized, UNAUTHENTICATED"),
+        (403, "PERMISSION_DENIED", "UserHub rejected the report: 403 Forbidden, PERMISSION_DENIED"),
+        (404, "NOT_FOUND", "UserHub rejected the report: 404 Not Found, NOT_FOUND"),
+        (451, "ABORTED", "UserHub rejected the report: 451 Unavailable For Legal Reasons, ABORTED"),
+    ] {
+        let reply = answer(status, &format!(r#"{{"code": "{code}", "message": "about sample.user@example.com"}}"#));
+        assert_eq!(sign_in(reply, 1).assert_not_reported("rejected", Some(status)), error);
+    }
+}
+
+#[test]
+fn leaves_out_a_code_that_is_none() {
+    let userhub_text = [
+        "",
+        "not JSON",
+        "null",
+        r#"{"code": 5}"#,
+        r#"{"code": "1f0e2d3c-4b5a-4697-8877-665544332211"}"#,
+        r#"{"code": "TWO\nLINES"}"#,
+        r#"{"code": "A_CODE_THAT_IS_LONGER_THAN_ANY_OF_GRPC"}"#,
+    ];
+    for body in userhub_text {
+        let error = sign_in(answer(403, body), 1).assert_not_reported("rejected", Some(403));
+        assert_eq!(error, "UserHub rejected the report: 403 Forbidden", "{body}");
+    }
+}
+
+#[test]
+fn tells_rate_limiting_from_other_rejections() {
+    let reply = vec![send("HTTP/1.1 429 Too Many Requests\r\nContent-Length: 9\r\nRetry-After: 1\r\n\r\nslow down")];
+    sign_in(reply, 1).assert_not_reported("rate_limited", Some(429));
+}
+
+#[test]
+fn names_userhubs_own_failures() {
+    for status in [500, 502, 503, 504, 599] {
+        sign_in(answer(status, "<html>"), 1).assert_not_reported("unavailable", Some(status));
+    }
+}
+
+#[test]
+fn does_not_follow_redirects() {
+    let elsewhere = UserHub::start(); // fails the test if it gets a request
+    for status in [301, 302, 303, 307, 308] {
+        let location = format!("Location: {}/elsewhere", elsewhere.base_url());
+        let head = format!("HTTP/1.1 {status} Moved\r\n{location}\r\nContent-Length: 0\r\n\r\n");
+        sign_in(vec![send(head)], 1).assert_not_reported("unexpected_answer", Some(status));
+    }
+    assert_eq!(elsewhere.connections(), 0);
+}
+
+#[test]
+fn names_a_status_that_makes_no_sense() {
+    for status in [101, 304, 600, 999] {
+        sign_in(answer(status, ""), 1).assert_not_reported("unexpected_answer", Some(status));
+    }
+}
+
+#[test]
+fn waits_through_interim_answers() {
+    let reply =
+        [vec![send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n")], answer(200, "{}")].concat();
+    sign_in(reply, 1).assert_reported(200);
+}
+
+#[test]
+fn reports_to_a_slow_userhub() {
+    let reply = [vec![Step::Wait(Duration::from_secs(1))], answer(200, "{}")].concat();
+    sign_in(reply, 1).assert_reported(200);
+}
+
+#[test]
+fn gives_up_when_userhub_hangs() {
+    let error = sign_in(vec![Step::Hang], 1).assert_not_reported("timed_out", None);
+    assert_eq!(error, "UserHub did not answer in time");
+}
+
+#[test]
+fn gives_up_when_userhub_answers_too_late() {
+    let reply = [vec![Step::Wait(Duration::from_millis(2200))], answer(200, "{}")].concat();
+    sign_in(reply, 1).assert_not_reported("timed_out", None);
+}
+
+#[test]
+fn gives_up_when_the_head_of_the_answer_drips() {
+    let reply =
+        vec![send("HTTP/1.1 200 OK\r\n"), Step::SendForever(b"X-Slow: yes\r\n".to_vec(), Duration::from_millis(100))];
+    sign_in(reply, 1).assert_not_reported("timed_out", None);
+}
+
+#[test]
+fn does_not_wait_for_the_body_of_a_success() {
+    let head = send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+    let chunked = send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let endless =
+        Step::SendForever(b"400\r\n".iter().chain(&[b'x'; 1024]).chain(b"\r\n").copied().collect(), Duration::ZERO);
+    for reply in [vec![head, Step::Hang], vec![chunked, endless]] {
+        let sign_in = sign_in(reply, 1);
+        sign_in.assert_reported(200);
+        assert!(sign_in.elapsed < Duration::from_millis(1500), "waited for the body: {:?}", sign_in.elapsed);
+    }
+}
+
+#[test]
+fn keeps_the_status_when_the_body_of_an_error_never_ends() {
+    let head = send("HTTP/1.1 403 Forbidden\r\nContent-Length: 99\r\n\r\n{");
+    let endless = [send("HTTP/1.1 403 Forbidden\r\n\r\n"), Step::SendForever(vec![b'x'; 4096], Duration::ZERO)];
+    let broken = [send("HTTP/1.1 403 Forbidden\r\nContent-Length: 99\r\n\r\n{"), Step::Reset];
+    for reply in [vec![head, Step::Hang], endless.to_vec(), broken.to_vec()] {
+        sign_in(reply, 1).assert_not_reported("rejected", Some(403));
+    }
+}
+
+#[test]
+fn reads_little_of_a_huge_error() {
+    let body = format!(r#"{{"code": "NOT_FOUND", "details": "{}"}}"#, "x".repeat(50_000_000));
+    let error = sign_in(answer(404, &body), 1).assert_not_reported("rejected", Some(404));
+    assert_eq!(error, "UserHub rejected the report: 404 Not Found", "the code is behind the part that is read");
+}
+
+#[test]
+fn names_an_answer_that_is_not_http() {
+    let many_headers = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X-Many: yes\r\n".repeat(10_000));
+    let long_header = format!("HTTP/1.1 200 OK\r\nX-Long: {}\r\n\r\n", "x".repeat(2_000_000));
+    for bytes in
+        ["SSH-2.0-OpenSSH_9.6\r\n", "\0\u{1}\u{2}\u{3}\r\n\r\n", "HTTP/1.1 OK\r\n\r\n", &many_headers, &long_header]
+    {
+        sign_in(vec![send(bytes), Step::Hang], 1).assert_not_reported("unexpected_answer", None);
+    }
+}
+
+#[test]
+fn tries_once_more_when_the_connection_breaks_before_the_answer() {
+    let half = send("HTTP/1.1 200 OK\r\nContent-Le");
+    for failure in [vec![Step::Reset], vec![Step::Close], vec![half.clone(), Step::Reset], vec![half, Step::Close]] {
+        sign_in(failure.clone(), 2).assert_not_reported("connect", None);
+
+        let userhub = UserHub::replying([failure, answer(200, "{}")]);
+        let function = Function::reporting_to(&userhub);
+        function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+        assert_eq!(userhub.reports().len(), 2);
+    }
+}
+
+#[test]
+fn stays_inside_the_limit_when_the_second_try_hangs() {
+    let userhub = UserHub::replying([vec![Step::Wait(Duration::from_millis(1500)), Step::Reset], vec![Step::Hang]]);
+    let function = Function::reporting_to(&userhub);
+    function.sign_in(&sample_event("post-authentication")).assert_not_reported("timed_out", None);
+    assert_eq!(userhub.reports().len(), 2);
+}
+
+#[test]
+fn names_a_refused_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let function = Settings::for_base_url(&base_url).start();
+    let error = function.sign_in(&sample_event("post-authentication")).assert_not_reported("connect", None);
+    assert!(error.starts_with("could not reach UserHub: Connection refused"), "{error}");
+}
+
+#[test]
+fn names_a_host_without_an_address() {
+    let function = Settings::for_base_url("https://userhub.invalid").start(); // a name that never has one
+    let line = function.sign_in(&sample_event("post-authentication"));
+    // A machine without a name server that answers waits longer than a report may.
+    if line.fields()["error_kind"] == "timed_out" {
+        line.assert_not_reported("timed_out", None);
+    } else {
+        let error = line.assert_not_reported("connect", None);
+        assert!(error.starts_with("could not reach UserHub: failed to lookup address"), "{error}");
+    }
+}

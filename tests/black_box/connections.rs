@@ -1,0 +1,107 @@
+//! Connections that are kept between sign-ins, and what becomes of them.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use crate::support::{Function, Settings, Step, UserHub, answer, sample_event};
+
+/// Long enough for the function to notice what UserHub did to an idle connection.
+const PAUSE: Duration = Duration::from_millis(50);
+
+#[test]
+fn uses_one_connection_for_200_sign_ins() {
+    let userhub = UserHub::start();
+    let function = Function::reporting_to(&userhub);
+    for _ in 0..200 {
+        function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+        userhub.only_report();
+    }
+    assert_eq!(userhub.connections(), 1);
+}
+
+#[test]
+fn keeps_a_connection_whose_answers_come_in_pieces() {
+    let userhub = UserHub::replying([vec![
+        Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n".to_vec()),
+        Step::Wait(PAUSE / 5),
+        Step::Send(b"{".to_vec()),
+        Step::Wait(PAUSE / 5),
+        Step::Send(b"}\r\n".to_vec()),
+    ]]);
+    let function = Function::reporting_to(&userhub);
+    for _ in 0..5 {
+        function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+        userhub.only_report();
+        thread::sleep(PAUSE);
+    }
+    assert_eq!(userhub.connections(), 1);
+}
+
+#[test]
+fn opens_a_new_connection_after_userhub_closed_or_reset_the_old_one() {
+    for ending in [Step::Close, Step::Reset] {
+        let userhub = UserHub::replying([[answer(200, "{}"), vec![ending]].concat()]);
+        let function = Function::reporting_to(&userhub);
+        for connection in 0..5 {
+            function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+            assert_eq!(userhub.only_report().connection, connection);
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+#[test]
+fn tries_once_more_when_a_kept_connection_breaks_on_use() {
+    for ending in [Step::Close, Step::Reset] {
+        let userhub = UserHub::replying([answer(200, "{}"), vec![ending], answer(200, "{}")]);
+        let function = Function::reporting_to(&userhub);
+        function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+        userhub.only_report();
+        function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+        let connections: Vec<_> = userhub.reports().iter().map(|report| report.connection).collect();
+        assert_eq!(connections, [0, 1], "the broken one, then a new one");
+    }
+}
+
+/// A connection that has gone silent: its other end takes no more bytes, as behind a gateway that forgot it.
+#[cfg(target_os = "linux")]
+#[test]
+fn tries_once_more_when_a_connection_has_gone_silent() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    socket2::SockRef::from(&listener).set_recv_buffer_size(1).unwrap(); // the kernel makes it some 2 kB
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        let (_silent, _) = listener.accept().unwrap(); // never read, never closed
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        let mut chunk = [0; 4096];
+        while !request.ends_with(br#"{"type":"SIGNIN"}"#) {
+            let count = stream.read(&mut chunk).unwrap();
+            assert_ne!(count, 0, "the function hung up");
+            request.extend_from_slice(&chunk[..count]);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        _silent
+    });
+    let function = Settings::for_base_url(&base_url).start();
+    // A request of 3 kB is more than the silent end takes.
+    let event = format!(r#"{{"userName":"{}"}}"#, "/".repeat(1024));
+    let sign_in = function.sign_in(event.as_bytes());
+    sign_in.assert_reported(200);
+    assert!(sign_in.elapsed > Duration::from_millis(500), "the first connection was silent: {:?}", sign_in.elapsed);
+    server.join().unwrap();
+}
+
+#[test]
+fn ignores_a_proxy_set_for_other_purposes() {
+    let userhub = UserHub::start();
+    let nowhere = "http://127.0.0.1:9";
+    let mut settings = Settings::for_base_url(&userhub.base_url());
+    for variable in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        settings = settings.set(variable, nowhere);
+    }
+    settings.start().sign_in(&sample_event("post-authentication")).assert_reported(200);
+    userhub.only_report();
+}

@@ -1,0 +1,12 @@
+//! The shipped binary from outside, between a local Lambda Runtime API and a strict stand-in for UserHub. Every sign-in
+//! in here is held to the promise by [`support::Function::sign_in`]: its own bytes come back in time, with one log line.
+
+mod answers;
+mod connections;
+mod documentation;
+mod events;
+mod logs;
+mod process;
+mod settings;
+mod support;
+mod tls;

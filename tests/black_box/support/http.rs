@@ -1,0 +1,65 @@
+//! As much of an HTTP/1.1 server as the two local servers need.
+
+use std::io::{self, ErrorKind, Read};
+
+/// One request, with header names in lower case.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// The next request of a connection, or `None` when the peer closed it between two requests.
+    pub fn read(stream: &mut impl Read) -> io::Result<Option<Self>> {
+        let mut bytes = Vec::new();
+        loop {
+            if let Some((mut request, head_length, body_length)) = parse_head(&bytes)? {
+                let mut body = bytes.split_off(head_length);
+                let come = body.len();
+                if come > body_length {
+                    return Err(invalid("more bytes than the request has"));
+                }
+                body.resize(body_length, 0);
+                stream.read_exact(&mut body[come..])?;
+                request.body = body;
+                return Ok(Some(request));
+            }
+            let mut chunk = [0; 4096];
+            match stream.read(&mut chunk)? {
+                0 if bytes.is_empty() => return Ok(None),
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                count => bytes.extend_from_slice(&chunk[..count]),
+            }
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn parse_head(bytes: &[u8]) -> io::Result<Option<(Request, usize, usize)>> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut head = httparse::Request::new(&mut headers);
+    let httparse::Status::Complete(head_length) = head.parse(bytes).map_err(invalid)? else { return Ok(None) };
+    let headers = head
+        .headers
+        .iter()
+        .map(|header| (header.name.to_ascii_lowercase(), String::from_utf8_lossy(header.value).into_owned()))
+        .collect();
+    let request = Request {
+        method: head.method.unwrap_or_default().to_owned(),
+        path: head.path.unwrap_or_default().to_owned(),
+        headers,
+        body: Vec::new(),
+    };
+    let body_length = request.header("content-length").map_or(Ok(0), str::parse).map_err(invalid)?;
+    Ok(Some((request, head_length, body_length)))
+}
+
+fn invalid(error: impl ToString) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, error.to_string())
+}

@@ -1,0 +1,241 @@
+//! A strict stand-in for UserHub's Admin API: it takes nothing but the request that the API documents, remembers each
+//! one, and answers as it was told. A test that leaves a report unlooked at, or that sent anything else, fails.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use socket2::SockRef;
+
+use super::http::Request;
+use super::{ADMIN_KEY, CONNECTION_ID};
+
+/// A step of an answer. After the last one the connection waits for the next request.
+#[derive(Clone)]
+pub enum Step {
+    Send(Vec<u8>),
+    Wait(Duration),
+    /// The bytes again and again, that far apart, until the function hangs up.
+    SendForever(Vec<u8>, Duration),
+    /// Nothing more, until the function hangs up.
+    Hang,
+    Close,
+    Reset,
+}
+
+/// How one request is answered.
+pub type Reply = Vec<Step>;
+
+/// A whole answer with a JSON body.
+pub fn answer(status: u16, body: &str) -> Reply {
+    let length = body.len();
+    vec![Step::Send(
+        format!(
+            "HTTP/1.1 {status} Some Reason\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .into_bytes(),
+    )]
+}
+
+/// One request, as it came.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Decoded from the path.
+    pub user_name: String,
+    /// Counts from 0.
+    pub connection: usize,
+    pub request: Request,
+}
+
+pub struct UserHub {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    replies: Vec<Reply>,
+    tls: Option<Arc<ServerConfig>>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    connections: usize,
+    requests: usize,
+    reports: Vec<Report>,
+    violations: Vec<String>,
+}
+
+impl UserHub {
+    /// Takes every report.
+    pub fn start() -> Self {
+        Self::replying([answer(200, "{}")])
+    }
+
+    /// Answers each request with the next of `replies`, and with the last one from then on.
+    pub fn replying(replies: impl Into<Vec<Reply>>) -> Self {
+        Self::listen(TcpListener::bind("127.0.0.1:0").expect("a free port"), replies.into(), None)
+    }
+
+    /// Takes every report, over TLS.
+    pub fn start_tls(tls: ServerConfig) -> Self {
+        Self::listen(
+            TcpListener::bind("127.0.0.1:0").expect("a free port"),
+            vec![answer(200, "{}")],
+            Some(Arc::new(tls)),
+        )
+    }
+
+    pub fn listen(listener: TcpListener, replies: Vec<Reply>, tls: Option<Arc<ServerConfig>>) -> Self {
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::new(Shared { replies, tls, seen: Mutex::default() });
+        let server = Arc::clone(&shared);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let server = Arc::clone(&server);
+                thread::spawn(move || server.serve(stream.expect("a connection")));
+            }
+        });
+        Self { address, shared }
+    }
+
+    pub fn base_url(&self) -> String {
+        match self.shared.tls {
+            None => format!("http://{}", self.address),
+            Some(_) => format!("https://localhost:{}", self.address.port()), // a name for the certificate
+        }
+    }
+
+    /// The reports since the last call.
+    pub fn reports(&self) -> Vec<Report> {
+        std::mem::take(&mut self.shared.seen.lock().unwrap().reports)
+    }
+
+    /// The only report since the last call.
+    #[track_caller]
+    pub fn only_report(&self) -> Report {
+        let mut reports = self.reports();
+        assert_eq!(reports.len(), 1, "exactly one report was due: {reports:#?}");
+        reports.remove(0)
+    }
+
+    pub fn connections(&self) -> usize {
+        self.shared.seen.lock().unwrap().connections
+    }
+}
+
+impl Drop for UserHub {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            let seen = self.shared.seen.lock().unwrap();
+            assert!(seen.violations.is_empty(), "UserHub would have refused: {:#?}", seen.violations);
+            assert!(seen.reports.is_empty(), "reports that no test looked at: {:#?}", seen.reports);
+        }
+    }
+}
+
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+impl Shared {
+    fn serve(&self, tcp: TcpStream) {
+        let connection = {
+            let mut seen = self.seen.lock().unwrap();
+            seen.connections += 1;
+            seen.connections - 1
+        };
+        tcp.set_nodelay(true).expect("nodelay");
+        let handle = tcp.try_clone().expect("a second handle");
+        let mut stream: Box<dyn Stream> = match &self.tls {
+            None => Box::new(tcp),
+            Some(tls) => Box::new(StreamOwned::new(ServerConnection::new(Arc::clone(tls)).expect("TLS"), tcp)),
+        };
+        // A read fails when the function resets the connection or refuses the certificate; then there is no request.
+        while let Ok(Some(request)) = Request::read(&mut stream) {
+            let reply = {
+                let mut seen = self.seen.lock().unwrap();
+                match parse(&request, connection) {
+                    Ok(report) => seen.reports.push(report),
+                    Err(violation) => seen.violations.push(format!("{violation}: {request:?}")),
+                }
+                seen.requests += 1;
+                self.replies[(seen.requests - 1).min(self.replies.len() - 1)].clone()
+            };
+            for step in reply {
+                if perform(step, &mut stream, &handle).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// `Err` when the connection is over.
+fn perform(step: Step, stream: &mut dyn Stream, tcp: &TcpStream) -> Result<(), ()> {
+    let mut send = |bytes: &[u8]| stream.write_all(bytes).and_then(|()| stream.flush()).map_err(|_| ());
+    match step {
+        Step::Send(bytes) => send(&bytes),
+        Step::Wait(time) => {
+            thread::sleep(time);
+            Ok(())
+        }
+        Step::SendForever(bytes, pause) => loop {
+            send(&bytes)?;
+            thread::sleep(pause);
+        },
+        Step::Hang => {
+            // Bytes that a pipelining function might send would be a second report; there must be none.
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).ok();
+            assert!(rest.is_empty(), "more bytes in place of waiting for the answer");
+            Err(())
+        }
+        Step::Close => {
+            tcp.shutdown(Shutdown::Both).ok();
+            Err(())
+        }
+        Step::Reset => {
+            SockRef::from(tcp).set_linger(Some(Duration::ZERO)).expect("linger"); // closing then sends a RST
+            Err(())
+        }
+    }
+}
+
+/// The report in a request, if it is exactly what UserHub's Admin API documents.
+fn parse(request: &Request, connection: usize) -> Result<Report, String> {
+    let expect = |what: &str, found: Option<&str>, expected: &str| match found {
+        Some(found) if found == expected => Ok(()),
+        _ => Err(format!("{what} is {found:?}, not {expected:?}")),
+    };
+    expect("method", Some(&request.method), "POST")?;
+    expect("body", std::str::from_utf8(&request.body).ok(), r#"{"type":"SIGNIN"}"#)?;
+    expect("authorization", request.header("authorization"), &format!("Bearer {ADMIN_KEY}"))?;
+    expect("content-type", request.header("content-type"), "application/json")?;
+    expect("accept", request.header("accept"), "application/json")?;
+    expect("userhub-api-version", request.header("userhub-api-version"), "2025-05-01")?;
+    let user_agent = concat!("UserHub-AmazonCognito/1.0 userhub-signin/", env!("CARGO_PKG_VERSION"));
+    expect("user-agent", request.header("user-agent"), user_agent)?;
+    let known =
+        ["host", "authorization", "content-type", "content-length", "accept", "userhub-api-version", "user-agent"];
+    if let Some((name, _)) = request.headers.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        return Err(format!("unexpected header {name}"));
+    }
+    if request.headers.len() != known.len() {
+        return Err("a header is missing or came twice".to_owned());
+    }
+
+    let user = request
+        .path
+        .strip_prefix("/admin/v1/users/")
+        .and_then(|rest| rest.strip_suffix(&format!("@{CONNECTION_ID}:event")))
+        .ok_or("not the path of a user's event")?;
+    if user.is_empty() || user.contains(['/', '?', '#', '@', ':', '\\']) {
+        return Err("the user name is empty or leaves its path segment".to_owned());
+    }
+    let user_name = percent_decode_str(user).decode_utf8().map_err(|error| error.to_string())?.into_owned();
+    Ok(Report { user_name, connection, request: request.clone() })
+}

@@ -1,0 +1,101 @@
+//! UserHub over TLS, with certificates made here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
+
+use crate::support::{Settings, UserHub, sample_event};
+
+/// A certificate authority, and its certificate in a file that the function is told to trust.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    file: PathBuf,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.pem"));
+        std::fs::write(&file, issuer.pem()).unwrap();
+        Self { issuer, file }
+    }
+
+    fn server(&self, params: CertificateParams, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.into()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+            .unwrap()
+    }
+}
+
+fn certificate_for(host: &str) -> CertificateParams {
+    CertificateParams::new([host.to_owned()]).unwrap()
+}
+
+#[test]
+fn reports_over_tls_with_an_extra_root() {
+    let authority = Authority::new("extra");
+    for version in [&TLS12, &TLS13] {
+        let userhub = UserHub::start_tls(authority.server(certificate_for("localhost"), &[version]));
+        let function = Settings::for_base_url(&userhub.base_url())
+            .set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap())
+            .start();
+        for _ in 0..3 {
+            function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+            userhub.only_report();
+        }
+        assert_eq!(userhub.connections(), 1);
+    }
+}
+
+#[test]
+fn refuses_a_certificate_that_does_not_verify() {
+    let authority = Authority::new("trusted");
+    let unknown = Authority::new("unknown");
+    let mut expired = certificate_for("localhost");
+    expired.not_before = date_time_ymd(2020, 1, 1);
+    expired.not_after = date_time_ymd(2020, 12, 31);
+    for (authority_used, certificate, words) in [
+        (&unknown, certificate_for("localhost"), "UnknownIssuer"),
+        (&authority, expired, "certificate expired"),
+        (&authority, certificate_for("userhub.example"), "certificate not valid for name \"localhost\""),
+    ] {
+        let userhub = UserHub::start_tls(authority_used.server(certificate, &[&TLS13]));
+        let function = Settings::for_base_url(&userhub.base_url())
+            .set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap())
+            .start();
+        let error = function.sign_in(&sample_event("post-authentication")).assert_not_reported("connect", None);
+        assert!(
+            error.starts_with("could not reach UserHub: invalid peer certificate") && error.contains(words),
+            "{error}"
+        );
+        assert_eq!(userhub.connections(), 1, "a second try would see the same certificate");
+    }
+}
+
+#[test]
+fn does_not_trust_a_private_authority_by_itself() {
+    let authority = Authority::new("private");
+    let userhub = UserHub::start_tls(authority.server(certificate_for("localhost"), &[&TLS13]));
+    let function = Settings::for_base_url(&userhub.base_url()).start();
+    function.sign_in(&sample_event("post-authentication")).assert_not_reported("connect", None);
+}
+
+#[test]
+fn names_a_server_that_does_not_speak_tls() {
+    let userhub = UserHub::start();
+    let base_url = userhub.base_url().replace("http://", "https://");
+    let function = Settings::for_base_url(&base_url).start();
+    function.sign_in(&sample_event("post-authentication")).assert_not_reported("connect", None);
+}
