@@ -147,3 +147,76 @@ fn tls_roots(path: Option<&str>) -> Result<RootCertStore, String> {
     }
     Ok(roots)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(variables: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
+        Config::from_variables(|name| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| value.into()))
+    }
+
+    fn base_url(value: &str) -> Result<String, String> {
+        super::base_url(Some(value)).map(|url| url.to_string())
+    }
+
+    const REQUIRED: [(&str, &str); 2] =
+        [("USERHUB_ADMIN_KEY", "userhub_admin_test"), ("AMAZON_COGNITO_CONNECTION_ID", "conn_Test-1")];
+
+    #[test]
+    fn two_settings_are_enough() {
+        let config = config(&REQUIRED).unwrap();
+        assert_eq!(config.connection_id, "conn_Test-1");
+        assert_eq!(config.base_url.as_str(), "https://api.userhub.com/");
+        assert_eq!(config.tls_roots.len(), webpki_roots::TLS_SERVER_ROOTS.len());
+    }
+
+    #[test]
+    fn every_problem_is_named() {
+        let problems = config(&[("USERHUB_BASE_URL", "http://userhub.example")]).unwrap_err();
+        let variables: Vec<_> = problems.iter().map(|problem| problem.variable).collect();
+        assert_eq!(variables, ["USERHUB_ADMIN_KEY", "AMAZON_COGNITO_CONNECTION_ID", "USERHUB_BASE_URL"]);
+    }
+
+    #[test]
+    fn debug_output_does_not_show_the_key() {
+        let debug = format!("{:?}", config(&REQUIRED).unwrap());
+        assert!(debug.contains("conn_Test-1") && !debug.contains("userhub_admin_test"), "{debug}");
+    }
+
+    #[test]
+    fn https_goes_anywhere_and_http_to_this_machine() {
+        for url in [
+            "https://api.userhub.example/",
+            "https://10.0.0.1:8443/prefix",
+            "https://[2001:db8::1]/",
+            "http://localhost:9000/",
+            "http://127.0.0.1/",
+            "http://127.8.9.10:1/",
+            "http://[::1]:9000/",
+        ] {
+            assert_eq!(base_url(url).as_deref(), Ok(url));
+        }
+        for url in [
+            "http://api.userhub.example/",
+            "http://10.0.0.1/",
+            "http://[2001:db8::1]/",
+            "http://localhost.example/",
+            "http://127.0.0.1.example/",
+            "http://127.0.0.1@userhub.example/",
+            "ftp://localhost/",
+            "localhost:9000",
+        ] {
+            assert!(base_url(url).is_err(), "{url}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_value_that_is_no_text_is_refused() {
+        use std::os::unix::ffi::OsStringExt;
+        let problems = Config::from_variables(|_| Some(OsString::from_vec(vec![b'a', 0xff]))).unwrap_err();
+        assert_eq!(problems[0].to_string(), "USERHUB_ADMIN_KEY is not UTF-8 text");
+        assert_eq!(problems.len(), 4);
+    }
+}

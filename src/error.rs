@@ -94,3 +94,43 @@ impl Error {
 fn printable(text: impl Display) -> String {
     text.to_string().chars().filter(|character| !character.is_control()).take(FOREIGN_TEXT_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn assert_error(error: &Error, kind: &str, status: Option<u16>, text: &str) {
+        assert_eq!(error.kind(), kind);
+        assert_eq!(error.status().map(|status| status.as_u16()), status);
+        assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn kinds_statuses_and_texts() {
+        let rejected =
+            |code: Option<&str>| Error::Rejected { status: StatusCode::FORBIDDEN, code: code.map(ToOwned::to_owned) };
+        assert_error(&Error::Settings("A is not set".into()), "settings", None, "A is not set");
+        assert_error(&Error::Event("has no userName"), "event", None, "the event has no userName");
+        assert_error(&Error::connect("no route"), "connect", None, "could not reach UserHub: no route");
+        assert_error(&Error::TimedOut, "timed_out", None, "UserHub did not answer in time");
+        let text = "UserHub rejected the report: 403 Forbidden, PERMISSION_DENIED";
+        assert_error(&rejected(Some("PERMISSION_DENIED")), "rejected", Some(403), text);
+        assert_error(&rejected(None), "rejected", Some(403), "UserHub rejected the report: 403 Forbidden");
+        let text = "UserHub is limiting the rate of requests: 429 Too Many Requests";
+        assert_error(&Error::RateLimited, "rate_limited", Some(429), text);
+        let text = "UserHub is unavailable: 502 Bad Gateway";
+        assert_error(&Error::Unavailable(StatusCode::BAD_GATEWAY), "unavailable", Some(502), text);
+        let text = "unexpected answer: 302 Found";
+        assert_error(&Error::UnexpectedStatus(StatusCode::FOUND), "unexpected_answer", Some(302), text);
+        assert_error(&Error::malformed("not HTTP"), "unexpected_answer", None, "unexpected answer: not HTTP");
+        assert_error(&Error::Panic, "panic", None, "the report panicked");
+    }
+
+    #[test]
+    fn foreign_text_is_one_short_line() {
+        let foreign = format!("one\r\ntwo\u{1b}[31m\0\u{85}{}", "é".repeat(1000));
+        let text = format!("could not reach UserHub: onetwo[31m{}", "é".repeat(190));
+        assert_eq!(Error::connect(foreign).to_string(), text);
+    }
+}

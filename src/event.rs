@@ -28,3 +28,42 @@ pub fn user_name(event: &RawValue) -> Result<String, Error> {
         _ => Err(Error::Event("has a userName longer than Cognito allows")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(event: &str) -> Result<String, Error> {
+        user_name(&RawValue::from_string(event.to_owned()).unwrap())
+    }
+
+    #[test]
+    fn reads_the_user_name_and_nothing_else() {
+        assert_eq!(read(r#"{"userName":"sample"}"#).unwrap(), "sample");
+        assert_eq!(read(r#" {"a":[1e999,"\ud800",{}],"userName":"\u540d\n","b":null} "#).unwrap(), "名\n");
+        assert_eq!(read(r#"{"userName":1,"\ud800":2,"userName":"last"}"#).unwrap(), "last");
+    }
+
+    #[test]
+    fn a_user_name_has_a_greatest_length() {
+        assert_eq!(read(&format!(r#"{{"userName":"{}"}}"#, "é".repeat(512))).unwrap().len(), 1024);
+        assert_eq!(
+            read(&format!(r#"{{"userName":"{}x"}}"#, "é".repeat(512))),
+            Err(Error::Event("has a userName longer than Cognito allows"))
+        );
+    }
+
+    #[test]
+    fn every_other_event_has_its_error() {
+        for (event, error) in [
+            ("[]", "is not a JSON object"),
+            ("\"userName\"", "is not a JSON object"),
+            ("{}", "has no userName"),
+            (r#"{"userName":0}"#, "has a userName that is not a string"),
+            (r#"{"userName":"\udc00"}"#, "has a userName that is not a string"),
+            (r#"{"userName":""}"#, "has an empty userName"),
+        ] {
+            assert_eq!(read(event), Err(Error::Event(error)), "{event}");
+        }
+    }
+}

@@ -48,11 +48,11 @@ fn log(outcome: &Result<StatusCode, Error>, start: Instant, request_id: &str) {
         Err(error) => error!(
             outcome = "not_reported",
             error_kind = error.kind(),
-            error = %error,
+            error = error.to_string(),
             status = error.status().map(|status| status.as_u16()),
             duration_ms,
             requestId = request_id,
-            "sign-in not reported to UserHub; it goes on as if it had been"
+            "sign-in not reported to UserHub; the user is signed in all the same"
         ),
     }
 }

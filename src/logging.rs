@@ -52,3 +52,46 @@ fn filter(value_of: &dyn Fn(&str) -> Option<String>) -> (Targets, Option<String>
 fn level_filter(level: &str) -> Option<LevelFilter> {
     if level.eq_ignore_ascii_case("FATAL") { Some(LevelFilter::OFF) } else { level.parse().ok() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracing::Level;
+
+    fn filter_for(variables: &[(&str, &str)]) -> (Targets, Option<String>) {
+        filter(&|name| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[track_caller]
+    fn assert_from(level: Level, variables: &[(&str, &str)]) {
+        let (filter, problem) = filter_for(variables);
+        assert_eq!(filter.default_level(), Some(LevelFilter::from_level(level)));
+        assert_eq!(problem, None);
+    }
+
+    #[test]
+    fn lambdas_level_wins() {
+        assert_from(Level::INFO, &[]);
+        assert_from(Level::WARN, &[("RUST_LOG", "warn")]);
+        assert_from(Level::ERROR, &[("AWS_LAMBDA_LOG_LEVEL", "ERROR"), ("RUST_LOG", "debug")]);
+        assert_from(Level::DEBUG, &[("AWS_LAMBDA_LOG_LEVEL", "debug"), ("RUST_LOG", "not a level")]);
+        assert_eq!(filter_for(&[("AWS_LAMBDA_LOG_LEVEL", "FATAL")]).0.default_level(), Some(LevelFilter::OFF));
+    }
+
+    #[test]
+    fn rust_log_may_name_targets() {
+        let (filter, problem) = filter_for(&[("RUST_LOG", "warn,userhub_signin=debug")]);
+        assert_eq!(problem, None);
+        assert!(filter.would_enable("userhub_signin::handler", &Level::DEBUG));
+        assert!(!filter.would_enable("lambda_runtime", &Level::INFO));
+    }
+
+    #[test]
+    fn a_level_that_does_not_exist_is_named() {
+        for variable in ["AWS_LAMBDA_LOG_LEVEL", "RUST_LOG"] {
+            let (filter, problem) = filter_for(&[(variable, "a=loud")]);
+            assert_eq!(filter.default_level(), Some(LevelFilter::INFO));
+            assert_eq!(problem, Some(format!("{variable} is not a log level: INFO is used")));
+        }
+    }
+}

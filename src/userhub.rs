@@ -194,3 +194,103 @@ fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
         None => error.source(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::io::{BufRead, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use reqwest::Url;
+    use rustls::RootCertStore;
+
+    use super::*;
+
+    fn client(base_url: &str) -> Client {
+        Client::new(Config {
+            admin_key: "userhub_admin_test".into(),
+            connection_id: "conn_test".into(),
+            base_url: base_url.parse().unwrap(),
+            tls_roots: RootCertStore::empty(),
+        })
+        .unwrap()
+    }
+
+    /// ECMAScript's definition of encodeURIComponent, byte by byte.
+    fn encode_uri_component(text: &str) -> String {
+        text.bytes().fold(String::new(), |mut encoded, byte| {
+            if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {
+                encoded.push(char::from(byte));
+            } else {
+                write!(encoded, "%{byte:02X}").unwrap();
+            }
+            encoded
+        })
+    }
+
+    #[test]
+    fn encodes_every_character_as_encode_uri_component_does() {
+        let client = client("https://userhub.example");
+        for character in '\0'..=char::MAX {
+            let name = format!("a{character}b");
+            let expected =
+                format!("https://userhub.example/admin/v1/users/{}@conn_test:event", encode_uri_component(&name));
+            assert_eq!(client.event_url(&name), expected);
+        }
+    }
+
+    #[test]
+    fn no_user_name_leaves_its_path_segment() {
+        let client = client("https://userhub.example");
+        for name in [".", "..", "/", "../..", "%2e%2e", "?", "#", "\\", "@", ":event", ";", "\r\n", "//evil.example/"] {
+            let url: Url = client.event_url(name).parse().unwrap();
+            let segments: Vec<_> = url.path_segments().unwrap().collect();
+            let last = format!("{}@conn_test:event", encode_uri_component(name));
+            assert_eq!(segments, ["admin", "v1", "users", &last]);
+            assert_eq!((url.host_str(), url.query(), url.fragment()), (Some("userhub.example"), None, None));
+        }
+    }
+
+    #[test]
+    fn keeps_the_path_of_the_base_url() {
+        for base_url in ["https://proxy.example:8443/userhub", "https://proxy.example:8443/userhub/"] {
+            let expected = "https://proxy.example:8443/userhub/admin/v1/users/a@conn_test:event";
+            assert_eq!(client(base_url).event_url("a"), expected);
+        }
+    }
+
+    #[test]
+    fn debug_output_does_not_show_the_key() {
+        let debug = format!("{:?}", client("https://userhub.example"));
+        assert!(debug.contains("conn_test") && !debug.contains("userhub_admin_test"), "{debug}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_for_the_idle_limit_and_no_longer() {
+        static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = client(&format!("http://{}", listener.local_addr().unwrap()));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+                thread::spawn(|| {
+                    let mut stream = BufReader::new(stream.unwrap());
+                    while stream.skip_until(b'}').unwrap() > 0 {
+                        stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+                    }
+                });
+            }
+        });
+
+        for (idle, connections) in [(Duration::ZERO, 1), (IDLE_LIMIT * 9 / 10, 1), (IDLE_LIMIT * 11 / 10, 2)] {
+            tokio::time::pause();
+            tokio::time::advance(idle).await;
+            tokio::time::resume();
+            client.report_sign_in("a").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await; // until the answer's body is read
+            assert_eq!(CONNECTIONS.load(Ordering::Relaxed), connections, "after {idle:?}");
+        }
+    }
+}
