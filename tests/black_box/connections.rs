@@ -73,7 +73,7 @@ fn tries_once_more_when_a_connection_has_gone_silent() {
     socket2::SockRef::from(&listener).set_recv_buffer_size(1).unwrap(); // the kernel makes it some 2 kB
     let base_url = format!("http://{}", listener.local_addr().unwrap());
     let server = thread::spawn(move || {
-        let (_silent, _) = listener.accept().unwrap(); // never read, never closed
+        let (silent, _) = listener.accept().unwrap(); // never read, never closed
         let (mut stream, _) = listener.accept().unwrap();
         let mut request = Vec::new();
         let mut chunk = [0; 4096];
@@ -83,7 +83,7 @@ fn tries_once_more_when_a_connection_has_gone_silent() {
             request.extend_from_slice(&chunk[..count]);
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-        _silent
+        drop(silent);
     });
     let function = Settings::for_base_url(&base_url).start();
     // A request of 3 kB is more than the silent end takes.

@@ -115,7 +115,7 @@ fn a_line_stays_one_line_whatever_userhub_says() {
         let function = Settings::for_base_url(&userhub.base_url()).set("AWS_LAMBDA_LOG_FORMAT", format).start();
         let line = function.sign_in(&sample_event("post-authentication")).line;
         assert_eq!(userhub.reports().len(), 1);
-        assert_eq!(function.end(), [line.clone()]);
+        assert_eq!(function.end(), std::slice::from_ref(&line));
         assert!(line.len() < 600 && !line.contains(char::is_control), "{line}");
     }
 }

@@ -1,6 +1,8 @@
 //! The shipped binary from outside, between a local Lambda Runtime API and a strict stand-in for UserHub. Every sign-in
 //! in here is held to the promise by [`support::Function::sign_in`]: its own bytes come back in time, with one log line.
 
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod answers;
 mod connections;
 mod documentation;

@@ -27,7 +27,7 @@ impl Authority {
         Self { issuer, file }
     }
 
-    fn server(&self, params: CertificateParams, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
+    fn server(&self, params: &CertificateParams, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -47,7 +47,7 @@ fn certificate_for(host: &str) -> CertificateParams {
 fn reports_over_tls_with_an_extra_root() {
     let authority = Authority::new("extra");
     for version in [&TLS12, &TLS13] {
-        let userhub = UserHub::start_tls(authority.server(certificate_for("localhost"), &[version]));
+        let userhub = UserHub::start_tls(authority.server(&certificate_for("localhost"), &[version]));
         let function = Settings::for_base_url(&userhub.base_url())
             .set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap())
             .start();
@@ -71,7 +71,7 @@ fn refuses_a_certificate_that_does_not_verify() {
         (&authority, expired, "certificate expired"),
         (&authority, certificate_for("userhub.example"), "certificate not valid for name \"localhost\""),
     ] {
-        let userhub = UserHub::start_tls(authority_used.server(certificate, &[&TLS13]));
+        let userhub = UserHub::start_tls(authority_used.server(&certificate, &[&TLS13]));
         let function = Settings::for_base_url(&userhub.base_url())
             .set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap())
             .start();
@@ -87,7 +87,7 @@ fn refuses_a_certificate_that_does_not_verify() {
 #[test]
 fn does_not_trust_a_private_authority_by_itself() {
     let authority = Authority::new("private");
-    let userhub = UserHub::start_tls(authority.server(certificate_for("localhost"), &[&TLS13]));
+    let userhub = UserHub::start_tls(authority.server(&certificate_for("localhost"), &[&TLS13]));
     let function = Settings::for_base_url(&userhub.base_url()).start();
     function.sign_in(&sample_event("post-authentication")).assert_not_reported("connect", None);
 }

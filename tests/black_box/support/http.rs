@@ -1,5 +1,6 @@
 //! As much of an HTTP/1.1 server as the two local servers need.
 
+use std::error::Error;
 use std::io::{self, ErrorKind, Read};
 
 /// One request, with header names in lower case.
@@ -60,6 +61,6 @@ fn parse_head(bytes: &[u8]) -> io::Result<Option<(Request, usize, usize)>> {
     Ok(Some((request, head_length, body_length)))
 }
 
-fn invalid(error: impl ToString) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, error.to_string())
+fn invalid(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, error)
 }

@@ -7,7 +7,7 @@ mod runtime_api;
 mod userhub;
 
 pub use function::{Function, Settings, SignIn, binary};
-pub use userhub::{Reply, Report, Step, UserHub, answer};
+pub use userhub::{Reply, Step, UserHub, answer};
 
 /// A key that is easy to find wherever it must not be.
 pub const ADMIN_KEY: &str = "userhub_admin_local";

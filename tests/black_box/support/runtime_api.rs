@@ -105,7 +105,7 @@ impl FunctionSide {
     }
 
     fn take_answer(&self, path: &str, body: Vec<u8>) {
-        let elapsed = Instant::now() - *self.handed_over_at.lock().unwrap();
+        let elapsed = self.handed_over_at.lock().unwrap().elapsed();
         let mut parts = path.rsplit('/').map(ToOwned::to_owned);
         let verdict = parts.next().unwrap_or_default();
         let request_id = parts.next().unwrap_or_default();

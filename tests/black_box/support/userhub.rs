@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
+use reqwest::StatusCode;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
 
@@ -32,13 +33,11 @@ pub type Reply = Vec<Step>;
 
 /// A whole answer with a JSON body.
 pub fn answer(status: u16, body: &str) -> Reply {
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Other");
     let length = body.len();
-    vec![Step::Send(
-        format!(
-            "HTTP/1.1 {status} Some Reason\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .into_bytes(),
-    )]
+    let head =
+        format!("HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+    vec![Step::Send((head + body).into_bytes())]
 }
 
 /// One request, as it came.
