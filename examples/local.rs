@@ -1,0 +1,128 @@
+//! `make run`: one sign-in through the real function, between a local Lambda Runtime API and a local UserHub.
+
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a broken promise has to end it")]
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[path = "../tests/black_box/support/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the tests use the rest of it")]
+mod support;
+
+use support::{ADMIN_KEY, Function, Reply, Settings, Step, UserHub, answer, read_event};
+
+const FAULTS: [(&str, &str); 7] = [
+    ("hang", "UserHub never answers"),
+    ("refuse", "nothing listens at UserHub's address"),
+    ("reset", "UserHub resets the connection in place of an answer"),
+    ("401", "UserHub does not know the admin key"),
+    ("429", "UserHub asks for fewer requests"),
+    ("500", "UserHub fails"),
+    ("slow", "UserHub answers after one second"),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [event, fault] = arguments.as_slice() else {
+        return refuse("usage: local <event file> <fault, or an empty word>");
+    };
+    let path = Path::new(event);
+    if !path.is_file() {
+        let folder = Path::new("events").read_dir().into_iter().flatten().flatten();
+        let mut samples: Vec<_> = folder.map(|file| format!("  EVENT=events/{}", file.file_name().display())).collect();
+        samples.sort();
+        return refuse(&format!("there is no file {event}; the sample events are\n{}", samples.join("\n")));
+    }
+    let bytes = read_event(path);
+    if let Err(error) = serde_json::from_slice::<serde_json::Value>(&bytes) {
+        return refuse(&format!("{event} is not JSON, which Lambda would refuse as well: {error}"));
+    }
+    let Some(reply) = reply(fault) else {
+        let faults: Vec<_> = FAULTS.iter().map(|(name, what)| format!("  FAULT={name:<8} {what}")).collect();
+        return refuse(&format!("there is no fault {fault}; the faults are\n{}", faults.join("\n")));
+    };
+    run(event, &bytes, fault, &reply);
+    ExitCode::SUCCESS
+}
+
+/// What UserHub does to the report.
+fn reply(fault: &str) -> Option<Reply> {
+    Some(match fault {
+        "" | "refuse" => answer(200, "{}"),
+        "hang" => vec![Step::Hang],
+        "reset" => vec![Step::Reset],
+        "401" => answer(401, r#"{"code": "UNAUTHENTICATED", "message": "the API key is not valid"}"#),
+        "429" => answer(429, "too many requests"),
+        "500" => answer(500, r#"{"code": "INTERNAL", "message": "something broke"}"#),
+        "slow" => [vec![Step::Wait(Duration::from_secs(1))], answer(200, "{}")].concat(),
+        _ => return None,
+    })
+}
+
+fn run(path: &str, event: &[u8], fault: &str, reply: &Reply) {
+    let userhub = UserHub::replying([reply.clone()]);
+    let base_url = if fault == "refuse" { unused_address() } else { userhub.base_url() };
+    let function: Function = Settings::for_base_url(&base_url).start();
+    let start_up = function.wait_until_ready();
+
+    show("Cognito -> function", &format!("{path}, {} bytes", event.len()));
+    let sign_in = function.sign_in(event); // ends here, loudly, if the event does not come back as it was and in time
+    let reports = userhub.reports();
+    for report in &reports {
+        let request = &report.request;
+        let headers = request.headers.iter().map(|(name, value)| format!("{name}: {}\n", masked(value)));
+        let body = String::from_utf8_lossy(&request.body);
+        show(
+            "function -> UserHub",
+            &format!("{} {}\n{}\n{body}", request.method, request.path, headers.collect::<String>()),
+        );
+        show("UserHub -> function", &reply.iter().map(described).collect::<Vec<_>>().join("\n"));
+    }
+    if reports.is_empty() {
+        show("function -> UserHub", "(nothing arrived)");
+    }
+    show("function -> Cognito", &format!("the same {} bytes", event.len()));
+    println!();
+    show("cold start", &format!("{:.1} ms from the process's start until it asked for the event", millis(start_up)));
+    show("report", &format!("{:.1} ms from the event until its return", millis(sign_in.elapsed)));
+    show("the function's log", &function.end().join("\n"));
+    println!("\nThe event came back byte for byte: the user is signed in.");
+}
+
+fn described(step: &Step) -> String {
+    match step {
+        Step::Send(bytes) => String::from_utf8_lossy(bytes).replace("\r\n", "\n"),
+        Step::Wait(time) => format!("(nothing for {} s)", time.as_secs()),
+        Step::Hang => "(nothing)".to_owned(),
+        Step::Reset => "(resets the connection)".to_owned(),
+        Step::Close | Step::SendForever(..) => unreachable!("no fault does this"),
+    }
+}
+
+fn masked(value: &str) -> String {
+    value.replace(ADMIN_KEY, "userhub_admin_*****")
+}
+
+fn unused_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    format!("http://{}", listener.local_addr().expect("an address"))
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// A label on the left, and the text beside it, line by line.
+fn show(label: &str, text: &str) {
+    for (index, line) in text.lines().enumerate() {
+        let label = if index == 0 { label } else { "" };
+        println!("{}", format!("{label:<21}{line}").trim_end());
+    }
+}
+
+fn refuse(message: &str) -> ExitCode {
+    eprintln!("{message}");
+    ExitCode::from(2)
+}
