@@ -1,14 +1,18 @@
 //! UserHub over TLS, with certificates made here.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
+use socket2::SockRef;
 
-use crate::support::{Settings, UserHub, sample_event};
+use crate::support::{Settings, UserHub, answer, sample_event};
 
 /// A certificate authority, and its certificate in a file that the function is told to trust.
 struct Authority {
@@ -98,4 +102,22 @@ fn names_a_server_that_does_not_speak_tls() {
     let base_url = userhub.base_url().replace("http://", "https://");
     let function = Settings::for_base_url(&base_url).start();
     function.sign_in(&sample_event("post-authentication")).assert_not_reported("connect", None);
+}
+
+#[test]
+fn tries_once_more_when_the_handshake_breaks() {
+    let authority = Authority::new("handshake");
+    let tls = authority.server(&certificate_for("localhost"), &[&TLS13]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let server = thread::spawn(move || {
+        let (first, _) = listener.accept().unwrap();
+        SockRef::from(&first).set_linger(Some(Duration::ZERO)).unwrap(); // closing then sends a RST
+        drop(first);
+        UserHub::listen(listener, vec![answer(200, "{}")], Some(Arc::new(tls)))
+    });
+    let function =
+        Settings::for_base_url(&base_url).set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap()).start();
+    function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+    server.join().unwrap().only_report();
 }
