@@ -15,7 +15,8 @@ pub fn init() {
     let json = env::var("AWS_LAMBDA_LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
     let (filter, problem) = filter(&|variable| env::var(variable).ok().filter(|value| !value.is_empty()));
 
-    let lines = fmt::layer().with_ansi(false).with_target(false).log_internal_errors(false); // a closed standard output must not end in a panic
+    // Errors in logging are dropped: telling of them, tracing-subscriber panics where standard error is closed as well.
+    let lines = fmt::layer().with_target(false).log_internal_errors(false);
     let lines = if json {
         lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     } else {
