@@ -14,7 +14,8 @@ use crate::error::Error;
 use crate::event;
 use crate::userhub::Client;
 
-/// Reports one sign-in, logs how that went, and gives the event back as it came.
+/// Reports one sign-in, logs how that went, and gives the event back as it came: the bytes of its JSON value. White
+/// space around the value, which Cognito does not send, is gone before it gets here.
 ///
 /// # Errors
 /// None: an error answer, like a panic, would fail the user's sign-in.

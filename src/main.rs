@@ -4,7 +4,6 @@ use std::env;
 use std::process::ExitCode;
 
 use lambda_runtime::{Runtime, service_fn};
-use tracing::error;
 use userhub_signin::config::{Config, Problem};
 use userhub_signin::error::Error;
 use userhub_signin::userhub::Client;
@@ -26,7 +25,7 @@ async fn main() -> ExitCode {
     match Runtime::new(service_fn(|event| handler::handle(&client, event))).run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("the Lambda Runtime API failed: {error}");
+            tracing::error!("the Lambda Runtime API failed: {error}");
             ExitCode::FAILURE
         }
     }
@@ -35,7 +34,7 @@ async fn main() -> ExitCode {
 /// Says what is wrong, one line for each setting, and makes of it what every sign-in's line will repeat.
 fn settings_error(problems: &[Problem]) -> Error {
     for problem in problems {
-        error!(variable = problem.variable, "{problem}");
+        tracing::error!(variable = problem.variable, "{problem}");
     }
     Error::Settings(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }

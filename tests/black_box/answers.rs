@@ -127,6 +127,17 @@ fn gives_up_when_userhub_answers_too_late() {
 }
 
 #[test]
+fn an_answer_that_came_too_late_is_not_taken_for_the_next_one() {
+    let late = [vec![Step::Wait(Duration::from_millis(2200))], answer(500, "{}")].concat();
+    let userhub = UserHub::replying([late, [vec![Step::Wait(Duration::from_millis(500))], answer(200, "{}")].concat()]);
+    let function = Function::reporting_to(&userhub);
+    function.sign_in(&sample_event("post-authentication")).assert_not_reported("timed_out", None);
+    function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+    let connections: Vec<_> = userhub.reports().iter().map(|report| report.connection).collect();
+    assert_eq!(connections, [0, 1]);
+}
+
+#[test]
 fn gives_up_when_the_head_of_the_answer_drips() {
     let reply =
         vec![send("HTTP/1.1 200 OK\r\n"), Step::SendForever(b"X-Slow: yes\r\n".to_vec(), Duration::from_millis(100))];
