@@ -10,5 +10,6 @@ mod events;
 mod logs;
 mod process;
 mod settings;
+mod stand_in;
 mod support;
 mod tls;

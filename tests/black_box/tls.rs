@@ -1,5 +1,6 @@
 //! UserHub over TLS, with certificates made here.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,8 +99,13 @@ fn does_not_trust_a_private_authority_by_itself() {
 
 #[test]
 fn names_a_server_that_does_not_speak_tls() {
-    let userhub = UserHub::start();
-    let base_url = userhub.base_url().replace("http://", "https://");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("https://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            stream.unwrap().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        }
+    });
     let function = Settings::for_base_url(&base_url).start();
     function.sign_in(&sample_event("post-authentication")).assert_not_reported("connect", None);
 }

@@ -14,7 +14,7 @@ pub struct Request {
 
 impl Request {
     /// The next request of a connection, or `None` when the peer closed it between two requests.
-    pub fn read(stream: &mut impl Read) -> io::Result<Option<Self>> {
+    pub fn read(stream: &mut (impl Read + ?Sized)) -> io::Result<Option<Self>> {
         let mut bytes = Vec::new();
         loop {
             if let Some((mut request, head_length, body_length)) = parse_head(&bytes)? {
@@ -61,6 +61,7 @@ fn parse_head(bytes: &[u8]) -> io::Result<Option<(Request, usize, usize)>> {
     Ok(Some((request, head_length, body_length)))
 }
 
-fn invalid(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+/// The error of a peer that does not keep to the protocol.
+pub fn invalid(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, error)
 }

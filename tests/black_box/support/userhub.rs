@@ -1,7 +1,7 @@
 //! A strict stand-in for UserHub's Admin API: it takes nothing but the request that the API documents, remembers each
 //! one, and answers as it was told. A test that leaves a report unlooked at, or that sent anything else, fails.
 
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -12,7 +12,7 @@ use reqwest::StatusCode;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
 
-use super::http::Request;
+use super::http::{Request, invalid};
 use super::{ADMIN_KEY, CONNECTION_ID};
 
 /// A step of an answer. After the last one the connection waits for the next request.
@@ -153,8 +153,16 @@ impl Shared {
             None => Box::new(tcp),
             Some(tls) => Box::new(StreamOwned::new(ServerConnection::new(Arc::clone(tls)).expect("TLS"), tcp)),
         };
-        // A read fails when the function resets the connection or refuses the certificate; then there is no request.
-        while let Ok(Some(request)) = Request::read(&mut stream) {
+        if let Err(error) = self.answer_requests(&mut stream, &handle, connection)
+            && is_violation(&error)
+        {
+            self.seen.lock().unwrap().violations.push(error.to_string());
+        }
+    }
+
+    /// `Err` when the connection is over but for an end between two requests.
+    fn answer_requests(&self, stream: &mut dyn Stream, tcp: &TcpStream, connection: usize) -> io::Result<()> {
+        while let Some(request) = Request::read(stream)? {
             let reply = {
                 let mut seen = self.seen.lock().unwrap();
                 match parse(&request, connection) {
@@ -165,17 +173,21 @@ impl Shared {
                 self.replies[(seen.requests - 1).min(self.replies.len() - 1)].clone()
             };
             for step in reply {
-                if perform(step, &mut stream, &handle).is_err() {
-                    return;
-                }
+                perform(step, stream, tcp)?;
             }
         }
+        Ok(())
     }
 }
 
+/// Whether the function sent what is no request. That it hangs up, or refuses a certificate, is its right.
+fn is_violation(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::InvalidData && !error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>())
+}
+
 /// `Err` when the connection is over.
-fn perform(step: Step, stream: &mut dyn Stream, tcp: &TcpStream) -> Result<(), ()> {
-    let mut send = |bytes: &[u8]| stream.write_all(bytes).and_then(|()| stream.flush()).map_err(|_| ());
+fn perform(step: Step, stream: &mut dyn Stream, tcp: &TcpStream) -> io::Result<()> {
+    let mut send = |bytes: &[u8]| stream.write_all(bytes).and_then(|()| stream.flush());
     match step {
         Step::Send(bytes) => send(&bytes),
         Step::Wait(time) => {
@@ -186,20 +198,17 @@ fn perform(step: Step, stream: &mut dyn Stream, tcp: &TcpStream) -> Result<(), (
             send(&bytes)?;
             thread::sleep(pause);
         },
-        Step::Hang => {
-            // Bytes that a pipelining function might send would be a second report; there must be none.
-            let mut rest = Vec::new();
-            stream.read_to_end(&mut rest).ok();
-            assert!(rest.is_empty(), "more bytes in place of waiting for the answer");
-            Err(())
-        }
+        Step::Hang => match stream.read(&mut [0])? {
+            0 => Err(ErrorKind::ConnectionAborted.into()),
+            _ => Err(invalid("more bytes in place of waiting for the answer")),
+        },
         Step::Close => {
             tcp.shutdown(Shutdown::Both).ok();
-            Err(())
+            Err(ErrorKind::ConnectionAborted.into())
         }
         Step::Reset => {
-            SockRef::from(tcp).set_linger(Some(Duration::ZERO)).expect("linger"); // closing then sends a RST
-            Err(())
+            SockRef::from(tcp).set_linger(Some(Duration::ZERO))?; // closing then sends a RST
+            Err(ErrorKind::ConnectionReset.into())
         }
     }
 }
