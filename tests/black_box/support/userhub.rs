@@ -182,7 +182,7 @@ impl Shared {
 
 /// Whether the function sent what is no request. That it hangs up, or refuses a certificate, is its right.
 fn is_violation(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::InvalidData && !error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>())
+    error.kind() == ErrorKind::InvalidData && error.get_ref().is_none_or(|cause| !cause.is::<rustls::Error>())
 }
 
 /// `Err` when the connection is over.
