@@ -24,8 +24,8 @@ run: $(BINARY) ## one sign-in through the real function on this machine (EVENT=e
 test: $(BINARY) ## all tests: units, and the release binary from outside (needs only Rust)
 	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' cargo test $(QUIET) --locked
 
-test-zip: ## the same tests on the binary in the zip that `make build` made
-	@'$(TOOLS)/bin/python' -m zipfile --extract target/lambda/userhub-signin/bootstrap.zip target/lambda/userhub-signin/unzipped
+test-zip: build ## the same tests on the binary in the zip that `make build` makes
+	@python3 -m zipfile --extract target/lambda/userhub-signin/bootstrap.zip target/lambda/userhub-signin/unzipped
 	@chmod +x target/lambda/userhub-signin/unzipped/bootstrap
 	@$(MAKE) --no-print-directory test BINARY=target/lambda/userhub-signin/unzipped/bootstrap
 
