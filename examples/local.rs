@@ -2,7 +2,6 @@
 
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a broken promise has to end it")]
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,17 +10,23 @@ use std::time::Duration;
 #[expect(dead_code, unused_imports, reason = "the tests use the rest of it")]
 mod support;
 
-use support::{ADMIN_KEY, Function, Reply, Settings, Step, UserHub, answer, read_event};
+use support::{ADMIN_KEY, Reply, Settings, Step, UserHub, answer, read_event, sample_events, unused_base_url};
 
-const FAULTS: [(&str, &str); 7] = [
-    ("hang", "UserHub never answers"),
-    ("refuse", "nothing listens at UserHub's address"),
-    ("reset", "UserHub resets the connection in place of an answer"),
-    ("401", "UserHub does not know the admin key"),
-    ("429", "UserHub asks for fewer requests"),
-    ("500", "UserHub fails"),
-    ("slow", "UserHub answers after one second"),
-];
+/// What can go wrong: its name, what it is, and what UserHub does to the report.
+fn faults() -> [(&'static str, &'static str, Reply); 7] {
+    let unauthenticated = r#"{"code": "UNAUTHENTICATED", "message": "the API key is not valid"}"#;
+    let internal = r#"{"code": "INTERNAL", "message": "something broke"}"#;
+    let late = [vec![Step::Wait(Duration::from_secs(1))], answer(200, "{}")].concat();
+    [
+        ("hang", "UserHub never answers", vec![Step::Hang]),
+        ("refuse", "nothing listens at UserHub's address", Vec::new()),
+        ("reset", "UserHub resets the connection in place of an answer", vec![Step::Reset]),
+        ("401", "UserHub does not know the admin key", answer(401, unauthenticated)),
+        ("429", "UserHub asks for fewer requests", answer(429, "too many requests")),
+        ("500", "UserHub fails", answer(500, internal)),
+        ("slow", "UserHub answers after one second", late),
+    ]
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,41 +35,29 @@ fn main() -> ExitCode {
     };
     let path = Path::new(event);
     if !path.is_file() {
-        let folder = Path::new("events").read_dir().into_iter().flatten().flatten();
-        let mut samples: Vec<_> = folder.map(|file| format!("  EVENT=events/{}", file.file_name().display())).collect();
-        samples.sort();
-        return refuse(&format!("there is no file {event}; the sample events are\n{}", samples.join("\n")));
+        let samples = sample_events().into_keys().map(|name| format!("\n  EVENT=events/{name}.json"));
+        return refuse(&format!("there is no file {event}; the sample events are{}", samples.collect::<String>()));
     }
     let bytes = read_event(path);
     if let Err(error) = serde_json::from_slice::<serde_json::Value>(&bytes) {
         return refuse(&format!("{event} is not JSON, which Lambda would refuse as well: {error}"));
     }
-    let Some(reply) = reply(fault) else {
-        let faults: Vec<_> = FAULTS.iter().map(|(name, what)| format!("  FAULT={name:<8} {what}")).collect();
-        return refuse(&format!("there is no fault {fault}; the faults are\n{}", faults.join("\n")));
+    let reply = if fault.is_empty() {
+        answer(200, "{}")
+    } else if let Some((_, _, reply)) = faults().into_iter().find(|(name, ..)| name == fault) {
+        reply
+    } else {
+        let faults = faults().map(|(name, what, _)| format!("\n  FAULT={name:<8} {what}"));
+        return refuse(&format!("there is no fault {fault}; the faults are{}", faults.concat()));
     };
     run(event, &bytes, fault, &reply);
     ExitCode::SUCCESS
 }
 
-/// What UserHub does to the report.
-fn reply(fault: &str) -> Option<Reply> {
-    Some(match fault {
-        "" | "refuse" => answer(200, "{}"),
-        "hang" => vec![Step::Hang],
-        "reset" => vec![Step::Reset],
-        "401" => answer(401, r#"{"code": "UNAUTHENTICATED", "message": "the API key is not valid"}"#),
-        "429" => answer(429, "too many requests"),
-        "500" => answer(500, r#"{"code": "INTERNAL", "message": "something broke"}"#),
-        "slow" => [vec![Step::Wait(Duration::from_secs(1))], answer(200, "{}")].concat(),
-        _ => return None,
-    })
-}
-
 fn run(path: &str, event: &[u8], fault: &str, reply: &Reply) {
     let userhub = UserHub::replying([reply.clone()]);
-    let base_url = if fault == "refuse" { unused_address() } else { userhub.base_url() };
-    let function: Function = Settings::for_base_url(&base_url).start();
+    let base_url = if fault == "refuse" { unused_base_url() } else { userhub.base_url() };
+    let function = Settings::for_base_url(&base_url).start();
     let start_up = function.wait_until_ready();
 
     show("Cognito -> function", &format!("{path}, {} bytes", event.len()));
@@ -103,11 +96,6 @@ fn described(step: &Step) -> String {
 
 fn masked(value: &str) -> String {
     value.replace(ADMIN_KEY, "userhub_admin_*****")
-}
-
-fn unused_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    format!("http://{}", listener.local_addr().expect("an address"))
 }
 
 fn millis(time: Duration) -> f64 {

@@ -1,16 +1,15 @@
 //! Everything UserHub may answer, and everything it may do instead.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
-use crate::support::{Function, Reply, Settings, SignIn, Step, UserHub, answer, sample_event};
+use crate::support::{EVENT, Function, Reply, Settings, SignIn, Step, UserHub, answer, unused_base_url};
 
 /// One sign-in that UserHub answers with `reply`. `requests` is how many requests UserHub must have seen.
 #[track_caller]
 fn sign_in(reply: Reply, requests: usize) -> SignIn {
     let userhub = UserHub::replying([reply]);
     let function = Function::reporting_to(&userhub);
-    let sign_in = function.sign_in(&sample_event("post-authentication"));
+    let sign_in = function.sign_in(EVENT);
     assert_eq!(userhub.reports().len(), requests, "requests that UserHub saw");
     sign_in
 }
@@ -23,7 +22,7 @@ fn send(bytes: impl Into<Vec<u8>>) -> Step {
 fn sends_the_documented_request() {
     let userhub = UserHub::start();
     let function = Function::reporting_to(&userhub);
-    function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+    function.sign_in(EVENT).assert_reported(200);
     let request = userhub.only_report().request;
     assert_eq!(request.path, "/admin/v1/users/1f0e2d3c-4b5a-4697-8877-665544332211@conn_local:event");
     assert_eq!(request.header("host"), Some(userhub.address.to_string().as_str()));
@@ -131,8 +130,8 @@ fn an_answer_that_came_too_late_is_not_taken_for_the_next_one() {
     let late = [vec![Step::Wait(Duration::from_millis(2200))], answer(500, "{}")].concat();
     let userhub = UserHub::replying([late, [vec![Step::Wait(Duration::from_millis(500))], answer(200, "{}")].concat()]);
     let function = Function::reporting_to(&userhub);
-    function.sign_in(&sample_event("post-authentication")).assert_not_reported("timed_out", None);
-    function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+    function.sign_in(EVENT).assert_not_reported("timed_out", None);
+    function.sign_in(EVENT).assert_reported(200);
     let connections: Vec<_> = userhub.reports().iter().map(|report| report.connection).collect();
     assert_eq!(connections, [0, 1]);
 }
@@ -193,7 +192,7 @@ fn tries_once_more_when_the_connection_breaks_before_the_answer() {
 
         let userhub = UserHub::replying([failure, answer(200, "{}")]);
         let function = Function::reporting_to(&userhub);
-        function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+        function.sign_in(EVENT).assert_reported(200);
         assert_eq!(userhub.reports().len(), 2);
     }
 }
@@ -202,24 +201,21 @@ fn tries_once_more_when_the_connection_breaks_before_the_answer() {
 fn stays_inside_the_limit_when_the_second_try_hangs() {
     let userhub = UserHub::replying([vec![Step::Wait(Duration::from_millis(1500)), Step::Reset], vec![Step::Hang]]);
     let function = Function::reporting_to(&userhub);
-    function.sign_in(&sample_event("post-authentication")).assert_not_reported("timed_out", None);
+    function.sign_in(EVENT).assert_not_reported("timed_out", None);
     assert_eq!(userhub.reports().len(), 2);
 }
 
 #[test]
 fn names_a_refused_connection() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base_url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
-    let function = Settings::for_base_url(&base_url).start();
-    let error = function.sign_in(&sample_event("post-authentication")).assert_not_reported("connect", None);
+    let function = Settings::for_base_url(&unused_base_url()).start();
+    let error = function.sign_in(EVENT).assert_not_reported("connect", None);
     assert!(error.starts_with("could not reach UserHub: Connection refused"), "{error}");
 }
 
 #[test]
 fn names_a_host_without_an_address() {
     let function = Settings::for_base_url("https://userhub.invalid").start(); // a name that never has one
-    let line = function.sign_in(&sample_event("post-authentication"));
+    let line = function.sign_in(EVENT);
     // A machine without a name server that answers waits longer than a report may.
     if line.fields()["error_kind"] == "timed_out" {
         line.assert_not_reported("timed_out", None);

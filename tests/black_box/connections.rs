@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Function, Settings, Step, UserHub, answer, sample_event};
+use crate::support::{EVENT, Function, Settings, Step, UserHub, answer};
 
 /// Long enough for the function to notice what UserHub did to an idle connection.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -15,7 +15,7 @@ fn uses_one_connection_for_200_sign_ins() {
     let userhub = UserHub::start();
     let function = Function::reporting_to(&userhub);
     for _ in 0..200 {
-        function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+        function.sign_in(EVENT).assert_reported(200);
         userhub.only_report();
     }
     assert_eq!(userhub.connections(), 1);
@@ -32,7 +32,7 @@ fn keeps_a_connection_whose_answers_come_in_pieces() {
     ]]);
     let function = Function::reporting_to(&userhub);
     for _ in 0..5 {
-        function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+        function.sign_in(EVENT).assert_reported(200);
         userhub.only_report();
         thread::sleep(PAUSE);
     }
@@ -45,7 +45,7 @@ fn opens_a_new_connection_after_userhub_closed_or_reset_the_old_one() {
         let userhub = UserHub::replying([[answer(200, "{}"), vec![ending]].concat()]);
         let function = Function::reporting_to(&userhub);
         for connection in 0..5 {
-            function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+            function.sign_in(EVENT).assert_reported(200);
             assert_eq!(userhub.only_report().connection, connection);
             thread::sleep(PAUSE);
         }
@@ -57,9 +57,9 @@ fn tries_once_more_when_a_kept_connection_breaks_on_use() {
     for ending in [Step::Close, Step::Reset] {
         let userhub = UserHub::replying([answer(200, "{}"), vec![ending], answer(200, "{}")]);
         let function = Function::reporting_to(&userhub);
-        function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+        function.sign_in(EVENT).assert_reported(200);
         userhub.only_report();
-        function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+        function.sign_in(EVENT).assert_reported(200);
         let connections: Vec<_> = userhub.reports().iter().map(|report| report.connection).collect();
         assert_eq!(connections, [0, 1], "the broken one, then a new one");
     }
@@ -102,6 +102,6 @@ fn ignores_a_proxy_set_for_other_purposes() {
     for variable in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
         settings = settings.set(variable, nowhere);
     }
-    settings.start().sign_in(&sample_event("post-authentication")).assert_reported(200);
+    settings.start().sign_in(EVENT).assert_reported(200);
     userhub.only_report();
 }

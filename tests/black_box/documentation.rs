@@ -1,10 +1,9 @@
 //! The README's tables, held to what the function does.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::Path;
 
-use crate::support::{Function, Settings, Step, UserHub, answer, sample_event};
+use crate::support::{EVENT, Function, Settings, Step, UserHub, answer, unused_base_url};
 
 /// The names in the first column of the README's table under a heading.
 fn documented(heading: &str) -> BTreeSet<String> {
@@ -23,7 +22,6 @@ fn documented(heading: &str) -> BTreeSet<String> {
 /// One real line of every kind, and the fields in them.
 #[test]
 fn readme_lists_the_fields_and_error_kinds_of_real_lines() {
-    let event = sample_event("post-authentication");
     let mut lines = Vec::new();
     for reply in [
         answer(200, "{}"),
@@ -34,14 +32,13 @@ fn readme_lists_the_fields_and_error_kinds_of_real_lines() {
         vec![Step::Hang],
     ] {
         let userhub = UserHub::replying([reply]);
-        lines.push(Function::reporting_to(&userhub).sign_in(&event).fields());
+        lines.push(Function::reporting_to(&userhub).sign_in(EVENT).fields());
         userhub.only_report();
     }
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let unreachable = Settings::for_base_url(&format!("http://{unused}")).start();
-    lines.push(unreachable.sign_in(&event).fields());
+    let unreachable = Settings::for_base_url(&unused_base_url()).start();
+    lines.push(unreachable.sign_in(EVENT).fields());
     lines.push(unreachable.sign_in(b"{}").fields());
-    lines.push(Settings::for_base_url("").unset("USERHUB_ADMIN_KEY").start().sign_in(&event).fields());
+    lines.push(Settings::for_base_url("").unset("USERHUB_ADMIN_KEY").start().sign_in(EVENT).fields());
 
     let fields: BTreeSet<_> = lines.iter().flat_map(|fields| fields.keys().cloned()).collect();
     assert_eq!(documented("### Fields"), fields);

@@ -3,7 +3,7 @@
 use aws_lambda_events::cognito::CognitoEventUserPoolsPostAuthentication as PostAuthentication;
 use serde_json::{Value, json};
 
-use crate::support::{Function, UserHub, sample_event, sample_events};
+use crate::support::{EVENT, Function, UserHub, sample_events};
 
 #[test]
 fn reports_every_sample_event() {
@@ -113,6 +113,6 @@ fn passes_back_an_event_without_a_user() {
         assert_eq!(function.sign_in(event.as_bytes()).assert_not_reported("event", None), error, "{event}");
     }
     // None of them has harmed the function.
-    function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+    function.sign_in(EVENT).assert_reported(200);
     userhub.only_report();
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::support::{Function, Settings, Step, UserHub, answer, sample_event};
+use crate::support::{EVENT, Function, Settings, Step, UserHub, answer};
 
 #[test]
 fn logs_flat_json() {
     let userhub = UserHub::start();
-    let fields = Function::reporting_to(&userhub).sign_in(&sample_event("post-authentication")).fields();
+    let fields = Function::reporting_to(&userhub).sign_in(EVENT).fields();
     userhub.only_report();
     assert!(fields.values().all(|value| !value.is_object() && !value.is_array()), "{fields:?}");
     let timestamp = fields["timestamp"].as_str().unwrap();
@@ -27,7 +27,7 @@ fn is_rfc_3339_utc(text: &str) -> bool {
 fn logs_how_long_the_report_took() {
     let reply = [vec![Step::Wait(Duration::from_millis(300))], answer(200, "{}")].concat();
     let userhub = UserHub::replying([reply]);
-    let sign_in = Function::reporting_to(&userhub).sign_in(&sample_event("post-authentication"));
+    let sign_in = Function::reporting_to(&userhub).sign_in(EVENT);
     userhub.only_report();
     let duration = Duration::from_millis(sign_in.fields()["duration_ms"].as_u64().unwrap());
     assert!(duration >= Duration::from_millis(300) && duration <= sign_in.elapsed, "{duration:?}");
@@ -38,7 +38,7 @@ fn logs_text_unless_lambda_asks_for_json() {
     for format in ["Text", "", "other"] {
         let userhub = UserHub::start();
         let settings = Settings::for_base_url(&userhub.base_url()).set("AWS_LAMBDA_LOG_FORMAT", format);
-        let line = settings.start().sign_in(&sample_event("post-authentication")).line;
+        let line = settings.start().sign_in(EVENT).line;
         userhub.only_report();
         assert!(line.contains(r#" INFO sign-in reported to UserHub outcome="reported" status=200 "#), "{line}");
         assert!(!line.contains('\u{1b}'), "colours: {line:?}");
@@ -67,8 +67,8 @@ fn logs_from_the_level_that_lambda_sets() {
             .set("AWS_LAMBDA_LOG_LEVEL", level)
             .set("RUST_LOG", rust_log)
             .start();
-        function.return_event(&sample_event("post-authentication"));
-        function.return_event(&sample_event("post-authentication"));
+        function.return_event(EVENT);
+        function.return_event(EVENT);
         assert_eq!(userhub.reports().len(), 2);
         let lines = function.end().concat();
         assert_eq!(lines.contains("sign-in reported"), success, "{level:?} {rust_log:?}: {lines}");
@@ -81,7 +81,7 @@ fn warns_about_a_level_that_does_not_exist() {
     for variable in ["AWS_LAMBDA_LOG_LEVEL", "RUST_LOG"] {
         let userhub = UserHub::start();
         let function = Settings::for_base_url(&userhub.base_url()).set(variable, "value=loud").start();
-        function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+        function.sign_in(EVENT).assert_reported(200);
         userhub.only_report();
         let line = function.line_with(variable);
         assert!(line.contains(r#""level":"WARN""#) && line.contains("is not a log level: INFO is used"), "{line}");
@@ -97,7 +97,7 @@ fn logs_nothing_of_the_event_at_any_level() {
         let userhub = UserHub::replying([answer(200, "{}"), answer(404, r#"{"code":"NOT_FOUND"}"#)]);
         let function = Settings::for_base_url(&userhub.base_url()).set(variable, value).start();
         for _ in 0..2 {
-            function.sign_in(&sample_event("post-authentication")); // which looks for the user name and the key
+            function.sign_in(EVENT); // which looks for the user name and the key
         }
         assert_eq!(userhub.reports().len(), 2);
         let printed = function.end().concat();
@@ -113,7 +113,7 @@ fn a_line_stays_one_line_whatever_userhub_says() {
     for format in ["JSON", "Text"] {
         let userhub = UserHub::replying([vec![Step::Send(reason.clone().into_bytes()), Step::Hang]]);
         let function = Settings::for_base_url(&userhub.base_url()).set("AWS_LAMBDA_LOG_FORMAT", format).start();
-        let line = function.sign_in(&sample_event("post-authentication")).line;
+        let line = function.sign_in(EVENT).line;
         assert_eq!(userhub.reports().len(), 1);
         assert_eq!(function.end(), std::slice::from_ref(&line));
         assert!(line.len() < 600 && !line.contains(char::is_control), "{line}");

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::{Settings, UserHub, binary, sample_event};
+use crate::support::{EVENT, Settings, UserHub, binary};
 
 #[test]
 fn says_what_it_is_when_started_by_hand() {
@@ -41,12 +41,12 @@ fn returns_the_event_when_the_report_panics() {
     let used = pages * rustix::param::page_size() as u64;
     limit(Rlimit { current: Some(used + (1 << 20)), ..unlimited }); // a thread's stack takes two MiB
     for _ in 0..2 {
-        function.sign_in(&sample_event("post-authentication")).assert_not_reported("panic", None);
+        function.sign_in(EVENT).assert_not_reported("panic", None);
     }
     assert!(function.line_with("panicked").contains("location"));
 
     limit(unlimited);
-    function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+    function.sign_in(EVENT).assert_reported(200);
     userhub.only_report();
 }
 
@@ -55,7 +55,7 @@ fn returns_the_event_when_nobody_reads_the_log() {
     let userhub = UserHub::start();
     let function = Settings::for_base_url(&userhub.base_url()).start_unheard();
     for _ in 0..3 {
-        function.return_event(&sample_event("post-authentication"));
+        function.return_event(EVENT);
         userhub.only_report();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{ADMIN_KEY, CONNECTION_ID, Settings, UserHub, sample_event};
+use crate::support::{ADMIN_KEY, CONNECTION_ID, EVENT, Settings, UserHub};
 
 /// Starts the function with a setting that is wrong, and holds it to saying `problem` at start and at each sign-in.
 #[track_caller]
@@ -10,7 +10,7 @@ fn assert_refused(settings: Settings, variable: &str, problem: &str) {
     let function = settings.start();
     let sentence = format!("{variable} {problem}");
     for _ in 0..2 {
-        let error = function.sign_in(&sample_event("post-authentication")).assert_not_reported("settings", None);
+        let error = function.sign_in(EVENT).assert_not_reported("settings", None);
         assert!(error.contains(&sentence), "{error:?} does not say {sentence:?}");
     }
     let log = function.end();
@@ -43,7 +43,7 @@ fn says_every_setting_that_is_wrong() {
         .set("AMAZON_COGNITO_CONNECTION_ID", "no/such")
         .set("USERHUB_EXTRA_CA_CERTS", "/no/such/file.pem")
         .start();
-    let error = function.sign_in(&sample_event("post-authentication")).assert_not_reported("settings", None);
+    let error = function.sign_in(EVENT).assert_not_reported("settings", None);
     for variable in ["USERHUB_ADMIN_KEY", "AMAZON_COGNITO_CONNECTION_ID", "USERHUB_BASE_URL", "USERHUB_EXTRA_CA_CERTS"]
     {
         assert!(error.contains(&format!("{variable} ")), "{error}");
@@ -74,7 +74,7 @@ fn says_which_setting_is_malformed_without_its_value() {
     ] {
         let settings = Settings::for_base_url("https://userhub.example").set(variable, value);
         let function = settings.clone().start();
-        function.sign_in(&sample_event("post-authentication"));
+        function.sign_in(EVENT);
         let printed = function.end().concat();
         assert!(!printed.contains("value"), "the value of {variable} is in {printed}");
         assert_refused(settings, variable, problem);
@@ -89,6 +89,6 @@ fn drops_white_space_around_values() {
         .set("AMAZON_COGNITO_CONNECTION_ID", &format!("\t{CONNECTION_ID} "))
         .set("USERHUB_EXTRA_CA_CERTS", " ")
         .start();
-    function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+    function.sign_in(EVENT).assert_reported(200);
     userhub.only_report();
 }

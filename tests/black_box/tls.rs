@@ -13,7 +13,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use socket2::SockRef;
 
-use crate::support::{Settings, UserHub, answer, sample_event};
+use crate::support::{EVENT, Settings, UserHub, answer};
 
 /// A certificate authority, and its certificate in a file that the function is told to trust.
 struct Authority {
@@ -57,7 +57,7 @@ fn reports_over_tls_with_an_extra_root() {
             .set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap())
             .start();
         for _ in 0..3 {
-            function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+            function.sign_in(EVENT).assert_reported(200);
             userhub.only_report();
         }
         assert_eq!(userhub.connections(), 1);
@@ -80,7 +80,7 @@ fn refuses_a_certificate_that_does_not_verify() {
         let function = Settings::for_base_url(&userhub.base_url())
             .set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap())
             .start();
-        let error = function.sign_in(&sample_event("post-authentication")).assert_not_reported("connect", None);
+        let error = function.sign_in(EVENT).assert_not_reported("connect", None);
         assert!(
             error.starts_with("could not reach UserHub: invalid peer certificate") && error.contains(words),
             "{error}"
@@ -94,7 +94,7 @@ fn does_not_trust_a_private_authority_by_itself() {
     let authority = Authority::new("private");
     let userhub = UserHub::start_tls(authority.server(&certificate_for("localhost"), &[&TLS13]));
     let function = Settings::for_base_url(&userhub.base_url()).start();
-    function.sign_in(&sample_event("post-authentication")).assert_not_reported("connect", None);
+    function.sign_in(EVENT).assert_not_reported("connect", None);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn names_a_server_that_does_not_speak_tls() {
         }
     });
     let function = Settings::for_base_url(&base_url).start();
-    function.sign_in(&sample_event("post-authentication")).assert_not_reported("connect", None);
+    function.sign_in(EVENT).assert_not_reported("connect", None);
 }
 
 #[test]
@@ -124,6 +124,6 @@ fn tries_once_more_when_the_handshake_breaks() {
     });
     let function =
         Settings::for_base_url(&base_url).set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap()).start();
-    function.sign_in(&sample_event("post-authentication")).assert_reported(200);
+    function.sign_in(EVENT).assert_reported(200);
     server.join().unwrap().only_report();
 }
