@@ -24,8 +24,9 @@ pub struct Config {
     pub connection_id: String,
     /// Where UserHub's API is. Read from the `USERHUB_BASE_URL` environment variable.
     pub base_url: Url,
-    /// Mozilla's roots, and the certificates of the file named by the `USERHUB_EXTRA_CA_CERTS` environment variable.
-    pub tls_roots: RootCertStore,
+    /// Certificate authorities to trust beside Mozilla's. Read from the file that the `USERHUB_EXTRA_CA_CERTS`
+    /// environment variable names.
+    pub extra_ca_certs: RootCertStore,
 }
 
 /// What is wrong with one setting and what to do about it. Never holds the value.
@@ -56,10 +57,10 @@ impl Config {
         let admin_key = variables.parse("USERHUB_ADMIN_KEY", admin_key);
         let connection_id = variables.parse("AMAZON_COGNITO_CONNECTION_ID", connection_id);
         let base_url = variables.parse("USERHUB_BASE_URL", base_url);
-        let tls_roots = variables.parse("USERHUB_EXTRA_CA_CERTS", tls_roots);
-        match (admin_key, connection_id, base_url, tls_roots) {
-            (Some(admin_key), Some(connection_id), Some(base_url), Some(tls_roots)) => {
-                Ok(Self { admin_key, connection_id, base_url, tls_roots })
+        let extra_ca_certs = variables.parse("USERHUB_EXTRA_CA_CERTS", extra_ca_certs);
+        match (admin_key, connection_id, base_url, extra_ca_certs) {
+            (Some(admin_key), Some(connection_id), Some(base_url), Some(extra_ca_certs)) => {
+                Ok(Self { admin_key, connection_id, base_url, extra_ca_certs })
             }
             _ => Err(variables.problems),
         }
@@ -132,8 +133,8 @@ fn is_loopback(url: &Url) -> bool {
     host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn tls_roots(path: Option<&str>) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+fn extra_ca_certs(path: Option<&str>) -> Result<RootCertStore, String> {
+    let mut extra = RootCertStore::empty();
     if let Some(path) = path {
         let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
             .and_then(Iterator::collect)
@@ -142,10 +143,10 @@ fn tls_roots(path: Option<&str>) -> Result<RootCertStore, String> {
             return Err("names a file without a certificate: it must hold PEM blocks 'BEGIN CERTIFICATE'".into());
         }
         for certificate in certificates {
-            roots.add(certificate).map_err(|error| format!("names a file with an unusable certificate: {error}"))?;
+            extra.add(certificate).map_err(|error| format!("names a file with an unusable certificate: {error}"))?;
         }
     }
-    Ok(roots)
+    Ok(extra)
 }
 
 #[cfg(test)]
@@ -168,7 +169,7 @@ mod tests {
         let config = config(&REQUIRED).unwrap();
         assert_eq!(config.connection_id, "conn_Test-1");
         assert_eq!(config.base_url.as_str(), "https://api.userhub.com/");
-        assert_eq!(config.tls_roots.len(), webpki_roots::TLS_SERVER_ROOTS.len());
+        assert!(config.extra_ca_certs.is_empty());
     }
 
     #[test]

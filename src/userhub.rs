@@ -7,6 +7,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, StatusCode, redirect, retry};
+use rustls::RootCertStore;
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout_at};
 
@@ -86,7 +87,7 @@ impl Client {
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions() // TLS 1.2 and 1.3
             .map_err(|error| unusable(&error))?
-            .with_root_certificates(config.tls_roots)
+            .with_root_certificates(trusted(config.extra_ca_certs))
             .with_no_client_auth();
 
         // A sign-in is at most one more request than it needs, and only on a new connection in place of a broken one;
@@ -195,6 +196,13 @@ fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
     })
 }
 
+/// Mozilla's roots, compiled in, and the operator's own.
+fn trusted(extra_ca_certs: RootCertStore) -> RootCertStore {
+    let mut roots = extra_ca_certs;
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    roots
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
@@ -204,7 +212,6 @@ mod tests {
     use std::thread;
 
     use reqwest::Url;
-    use rustls::RootCertStore;
 
     use super::*;
 
@@ -213,7 +220,7 @@ mod tests {
             admin_key: "userhub_admin_test".into(),
             connection_id: "conn_test".into(),
             base_url: base_url.parse().unwrap(),
-            tls_roots: RootCertStore::empty(),
+            extra_ca_certs: RootCertStore::empty(),
         })
         .unwrap()
     }
@@ -259,6 +266,11 @@ mod tests {
             let expected = "https://proxy.example:8443/userhub/admin/v1/users/a@conn_test:event";
             assert_eq!(client(base_url).event_url("a"), expected);
         }
+    }
+
+    #[test]
+    fn trusts_mozillas_roots() {
+        assert_eq!(trusted(RootCertStore::empty()).roots, webpki_roots::TLS_SERVER_ROOTS);
     }
 
     #[test]
