@@ -3,8 +3,20 @@
 EVENT ?= events/post-authentication.json
 FAULT ?=
 ARCH ?= x86_64
-# What `make run` and `make test` start.
+# What `make run`, `make test` and `make e2e` start.
 BINARY ?= target/release/userhub-signin
+USER_POOL_ID ?=
+FUNCTION ?= userhub-signin
+REPLACE ?=
+DRY_RUN ?=
+GUIDED ?=
+
+OPTIONS := EVENT FAULT ARCH BINARY USER_POOL_ID FUNCTION REPLACE DRY_RUN GUIDED
+GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
+UNKNOWN := $(filter-out $(OPTIONS),$(GIVEN))
+ifneq ($(UNKNOWN),)
+$(error there is no option $(firstword $(UNKNOWN)); the options are $(OPTIONS), and `make` says what takes which)
+endif
 
 QUIET := $(if $(CI),--quiet)
 TOOLS := $(CURDIR)/.tools
@@ -12,10 +24,11 @@ export PATH := $(TOOLS)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-zip lint build watch invoke setup known-arch need-cargo-lambda
+.PHONY: help run test test-zip e2e lint build watch invoke setup deploy attach detach status smoke sam-build known-arch
+.PHONY: need-cargo-lambda need-sam
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(BINARY) ## one sign-in through the real function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|401|429|500|slow)
 	@cargo build $(QUIET) --locked --example local
@@ -28,6 +41,11 @@ test-zip: build ## the same tests on the binary in the zip that `make build` mak
 	@python3 -m zipfile --extract target/lambda/userhub-signin/bootstrap.zip target/lambda/userhub-signin/unzipped
 	@chmod +x target/lambda/userhub-signin/unzipped/bootstrap
 	@$(MAKE) --no-print-directory test BINARY=target/lambda/userhub-signin/unzipped/bootstrap
+
+e2e: $(BINARY) $(TOOLS)/.installed $(TOOLS)/e2e/.installed ## sign-ins through Cognito and Lambda emulators, and everything that touches AWS (needs Python and Node.js)
+	@cargo build $(QUIET) --locked --example userhub
+	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' PATH="$(TOOLS)/e2e/bin:$(TOOLS)/e2e/node_modules/.bin:$$PATH" \
+		'$(TOOLS)/e2e/bin/python' -m unittest discover --start-directory tests/e2e --buffer
 
 lint: ## formatting, clippy and documentation, warnings denied
 	@cargo fmt --check
@@ -44,16 +62,60 @@ watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this s
 invoke: need-cargo-lambda ## send a sample event to `make watch` (EVENT=events/….json)
 	@cargo lambda invoke userhub-signin --invoke-address 127.0.0.1 --data-file '$(EVENT)'
 
-setup: ## install the extra tools (cargo-lambda) into .tools; needs Python 3.9 or later
-	@python3 -m venv '$(TOOLS)' || { echo 'python3 with its venv module is needed (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }
-	@'$(TOOLS)/bin/pip' install --quiet --disable-pip-version-check --require-hashes --requirement scripts/tools.txt
-	@cargo lambda --version
+setup: $(TOOLS)/.installed ## install the extra tools (cargo-lambda, SAM) into .tools; needs Python 3.10 or later
+	@cargo lambda --version && sam --version
+
+deploy: sam-build ## deploy template.yaml with SAM, which asks for everything the first time (GUIDED=1: again; ARCH=arm64)
+	@sam deploy $(if $(and $(wildcard samconfig.toml),$(if $(GUIDED),,1)),,--guided) --no-fail-on-empty-changeset
+
+attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…, DRY_RUN=1, REPLACE=1)
+	@$(TRIGGER) attach $(if $(REPLACE),--replace) $(if $(DRY_RUN),--dry-run)
+
+detach: ## take the function off the user pool (USER_POOL_ID=…, FUNCTION=…, DRY_RUN=1)
+	@$(TRIGGER) detach $(if $(DRY_RUN),--dry-run)
+
+status: ## what is attached, may Cognito invoke it, are its settings there, were sign-ins reported (USER_POOL_ID=…)
+	@$(TRIGGER) status
+
+smoke: ## invoke the deployed function with a sample event (USER_POOL_ID=…, EVENT=events/….json)
+	@$(TRIGGER) smoke --event '$(EVENT)'
+
+TRIGGER = python3 scripts/trigger.py --user-pool-id '$(USER_POOL_ID)' --function '$(FUNCTION)'
+
+# SAM would deploy a binary for one processor as a function for the other, and every sign-in would fail. So the template
+# that it built takes no other processor than that of the binary which it built.
+sam-build: known-arch need-cargo-lambda need-sam
+	@sam build --parameter-overrides Architecture=$(ARCH) >target/sam-build.log 2>&1 || { cat target/sam-build.log >&2; exit 1; }
+	@sed -i.whole -e '/^  Architecture:/,/^  LogLevel:/ { /- $(OTHER_ARCH)$$/d; s/Default: .*/Default: $(ARCH)/; }' .aws-sam/build/template.yaml
+	@test "$$(od -An -tu2 -j18 -N2 .aws-sam/build/Function/bootstrap | tr -d ' ')" = $(ELF_MACHINE) || \
+		{ echo 'SAM built for another processor than $(ARCH); say ARCH=$(OTHER_ARCH)' >&2; exit 2; }
+
+OTHER_ARCH = $(if $(filter arm64,$(ARCH)),x86_64,arm64)
+ELF_MACHINE = $(if $(filter arm64,$(ARCH)),183,62)
 
 known-arch:
 	@case '$(ARCH)' in x86_64 | arm64) ;; *) echo 'ARCH is x86_64 or arm64, not $(ARCH)' >&2; exit 2 ;; esac
 
 need-cargo-lambda:
 	@cargo lambda --version >/dev/null 2>&1 || { echo 'cargo-lambda is missing: `make setup` installs it into .tools' >&2; exit 2; }
+
+need-sam:
+	@sam --version >/dev/null 2>&1 || { echo 'SAM is missing: `make setup` installs it into .tools' >&2; exit 2; }
+
+$(TOOLS)/.installed: scripts/tools.txt
+	@$(call install,$(TOOLS),$<)
+	@touch $@
+
+$(TOOLS)/e2e/.installed: scripts/e2e.txt scripts/checkov.txt tests/e2e/package.json tests/e2e/package-lock.json
+	@$(call install,$(TOOLS)/e2e,scripts/e2e.txt)
+	@$(call install,$(TOOLS)/checkov,scripts/checkov.txt)
+	@cp tests/e2e/package.json tests/e2e/package-lock.json $(TOOLS)/e2e
+	@npm ci --prefix $(TOOLS)/e2e --silent --no-audit --no-fund
+	@touch $@
+
+# A virtual environment, and what a file of requirements pins: all that they depend on is in it as well.
+install = python3 -m venv '$(1)' || { echo 'python3 with its venv module is needed (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }; \
+	'$(1)/bin/pip' install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $(2)
 
 # Cargo knows whether it has something to do.
 target/release/userhub-signin: FORCE

@@ -6,27 +6,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+#[path = "support/faults.rs"]
+mod faults;
 #[path = "../tests/black_box/support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the tests use the rest of it")]
 mod support;
 
+use faults::faults;
 use support::{ADMIN_KEY, Reply, Settings, Step, UserHub, answer, read_event, sample_events, unused_base_url};
-
-/// What can go wrong: its name, what it is, and what UserHub does to the report.
-fn faults() -> [(&'static str, &'static str, Reply); 7] {
-    let unauthenticated = r#"{"code": "UNAUTHENTICATED", "message": "the API key is not valid"}"#;
-    let internal = r#"{"code": "INTERNAL", "message": "something broke"}"#;
-    let late = [vec![Step::Wait(Duration::from_secs(1))], answer(200, "{}")].concat();
-    [
-        ("hang", "UserHub never answers", vec![Step::Hang]),
-        ("refuse", "nothing listens at UserHub's address", Vec::new()),
-        ("reset", "UserHub resets the connection in place of an answer", vec![Step::Reset]),
-        ("401", "UserHub does not know the admin key", answer(401, unauthenticated)),
-        ("429", "UserHub asks for fewer requests", answer(429, "too many requests")),
-        ("500", "UserHub fails", answer(500, internal)),
-        ("slow", "UserHub answers after one second", late),
-    ]
-}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
