@@ -28,7 +28,7 @@ RECENT_HOURS = 24
 MOST_LINES = 1000  # of log that `status` reads
 
 # What a user pool's description says that changes by itself.
-NOT_SETTINGS = {"LastModifiedDate", "EstimatedNumberOfUsers"}
+NOT_SETTINGS = {"LastModifiedDate", "EstimatedNumberOfUsers", "SmsConfigurationFailure", "EmailConfigurationFailure"}
 
 # What the AWS CLI says, and what that means to somebody who ran a make target.
 EXPLANATIONS = [
@@ -39,7 +39,7 @@ EXPLANATIONS = [
     (r"AccessDenied|not authorized",
      "These credentials lack a permission; the README lists those that each target needs."),
     (r"ConcurrentModification|ResourceConflict|TooManyRequests|Throttling",
-     "Somebody else is changing this at the moment, and nothing was changed by this: try again in a minute."),
+     "Somebody else is changing this at the moment: try again in a minute."),
     (r"Could not connect|Invalid endpoint",
      "AWS cannot be reached in region {region}: is the region in USER_POOL_ID right, and is there a network?"),
 ]
@@ -58,9 +58,10 @@ class AwsError(Refusal):
 
     def __init__(self, region, command, stderr):
         lines = [line.strip() for line in stderr.splitlines() if line.strip()] or ["nothing"]
-        self.said = next((line for line in lines if "An error occurred (" in line), lines[-1])
+        # The last line, but where later ones give details of it.
+        self.said = next((line for line in reversed(lines) if "An error occurred (" in line), lines[-1])
         meanings = (meaning for pattern, meaning in EXPLANATIONS if re.search(pattern, self.said))
-        meaning = next(meanings, "AWS refused, and nothing was changed.").format(region=region)
+        meaning = next(meanings, "AWS refused.").format(region=region)
         super().__init__(f"{meaning}\naws {command} says: {self.said}")
 
     def is_a(self, code):
@@ -299,7 +300,11 @@ def set_trigger(pool, arn, dry_run):
                       + "\n".join(changes))
     pool.aws("cognito-idp", "update-user-pool", "--cli-input-json", f"file://{save(stem, 'update', update)}")
 
-    after = UserPool(pool.id)
+    try:
+        after = UserPool(pool.id)
+    except Refusal as refusal:
+        raise Refusal(f"The update was made, but what it changed could not be checked: compare the pool with {described}"
+                      f"\n{refusal}") from refusal
     if after.trigger != arn:
         raise Refusal(f"AWS took the update, but the trigger is {after.trigger or '(none)'}: run this again.")
     key = f"LambdaConfig.{TRIGGER}"

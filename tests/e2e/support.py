@@ -1,0 +1,212 @@
+"""What the end-to-end tests start. All of it listens on this machine, and ends by itself after five minutes at most."""
+
+import io
+import json
+import logging
+import os
+import pathlib
+import platform
+import re
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+import zipfile
+
+import boto3
+import botocore.config
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Request, Response
+
+ROOT = pathlib.Path(__file__).parents[2]
+BINARY = os.environ["USERHUB_SIGNIN_BINARY"]
+REGION = "eu-west-1"
+ACCOUNT = "123456789012"  # moto's
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+# What every program here finds in its environment: nothing of the user's own AWS accounts.
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "USERHUB_", "AMAZON_", "SAM_"))},
+    **CREDENTIALS,
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_MAX_ATTEMPTS": "1",
+    "SAM_CLI_TELEMETRY": "0",
+}
+# The settings that the tests' stand-in for UserHub expects.
+SETTINGS = {"USERHUB_ADMIN_KEY": "userhub_admin_local", "AMAZON_COGNITO_CONNECTION_ID": "conn_local"}
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def run(*command, environment=None, check=True, **options):
+    """A program's whole run. What it printed is in the error when it fails."""
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=300, cwd=options.pop("cwd", ROOT),
+        env={**ENVIRONMENT, **(environment or {})}, **options)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def aws(endpoint, *arguments):
+    """The AWS CLI against an emulator."""
+    printed = run("aws", "--output", "json", *arguments, environment={"AWS_ENDPOINT_URL": endpoint}).stdout
+    return json.loads(printed) if printed.strip() else {}
+
+
+def client(endpoint, service):
+    """For preparing what a test needs; what a user would do goes through the CLI."""
+    return boto3.client(service, endpoint_url=endpoint, region_name=REGION, aws_access_key_id="testing",
+                        aws_secret_access_key="testing", config=botocore.config.Config(retries={"max_attempts": 0}))
+
+
+class Process:
+    """A program in the background, and the lines that it printed."""
+
+    def __init__(self, *command, environment=None, **options):
+        self.lines = []
+        self.process = subprocess.Popen(
+            ["timeout", "--kill-after=5", "300", *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, env={**ENVIRONMENT, **(environment or {})}, **options)
+        self.reader = threading.Thread(target=lambda: self.lines.extend(iter(self.process.stdout.readline, "")))
+        self.reader.start()
+
+    def wait_for(self, pattern, count=1):
+        """The first line with the pattern, once there are so many of them."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            found = [line for line in self.lines if re.search(pattern, line)]
+            if len(found) >= count:
+                return found[0].strip()
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.01)
+        raise AssertionError(f"no {pattern!r} in {''.join(self.lines)}")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+        self.process.stdin.close()
+        self.reader.join()
+        self.process.stdout.close()
+
+
+class UserHub(Process):
+    """The strict stand-in of the function's own tests."""
+
+    def __init__(self, fault=None):
+        super().__init__(ROOT / "target/debug/examples/userhub", *([fault] if fault else []))
+        self.base_url = self.wait_for("^http")
+
+    def end(self):
+        """The user names that were reported. Fails if anything else was sent."""
+        self.process.stdin.close()
+        self.reader.join()
+        self.process.stdout.close()
+        if self.process.wait() != 0:
+            raise AssertionError("".join(self.lines))
+        return json.loads(self.lines[-1])
+
+
+class Lambda(Process):
+    """The release binary in AWS's own runtime interface emulator."""
+
+    def __init__(self, base_url, port=None):
+        self.port = port or free_port()
+        machine = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
+        [emulator] = ROOT.glob(f".tools/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{machine}")
+        super().__init__(
+            emulator, "--runtime-interface-emulator-address", f"127.0.0.1:{self.port}", "--runtime-api-address",
+            f"127.0.0.1:{free_port()}", BINARY,
+            environment={**SETTINGS, "USERHUB_BASE_URL": base_url, "AWS_LAMBDA_LOG_FORMAT": "JSON"})
+        wait_until_open(self.port)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def invoke(self, event):
+        """The function's answer to the bytes of an event."""
+        path = "/2015-03-31/functions/function/invocations"
+        with urllib.request.urlopen(f"{self.url}{path}", event, timeout=10) as answer:
+            return answer.read()
+
+    def successes(self, count):
+        """How many of the invocations ended well, once there were so many."""
+        self.wait_for(r"INVOKE RTDONE\(", count)
+        return sum("INVOKE RTDONE(status: success" in line for line in self.lines)
+
+    def outcomes(self):
+        """The function's lines about sign-ins."""
+        return [json.loads(line) for line in self.lines if line.startswith("{") and '"outcome"' in line]
+
+
+def wait_until_open(port):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with socket.socket() as attempt:
+            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"nothing listens at port {port}")
+
+
+class Aws:
+    """moto's AWS, with a place to look at and change what goes in and out of it."""
+
+    def __init__(self):
+        self.moto = DomainDispatcherApplication(create_backend_app)
+        self.instead = {}  # operation: what AWS answers in its place, from the request's JSON; None lets it pass
+        self.also = {}  # operation: what becomes of AWS's JSON
+        self.calls = []  # the operations that came
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self.server = make_server("127.0.0.1", 0, self._serve, threaded=True)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def _serve(self, environ, start_response):
+        request = Request(environ)
+        body = request.get_data()
+        operation = request.headers.get("X-Amz-Target", request.path).split(".")[-1]
+        if operation.endswith("/invocations"):
+            operation = "Invoke"
+        self.calls.append(operation)
+        if operation in self.instead:
+            answer = self.instead[operation](body)
+            if isinstance(answer, Response):
+                return answer(environ, start_response)
+            body = answer or body
+        # moto reads the body again.
+        passed_on = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        answer = Response.from_app(self.moto, passed_on)
+        if operation in self.also and answer.status_code < 300:
+            answer.set_data(json.dumps(self.also[operation](answer.get_json(force=True))))
+        return answer(environ, start_response)
+
+    def refuse(self, operation, code, message="no"):
+        """Lets the operation fail as AWS's JSON protocol does."""
+        self.instead[operation] = lambda body: Response(
+            json.dumps({"__type": code, "message": message}), 400, content_type="application/x-amz-json-1.1")
+
+    def client(self, service):
+        return client(self.url, service)
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def temporary_zip():
+    """The bytes of a zip that moto takes for a function's code."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("bootstrap", "")
+    return file.getvalue()

@@ -1,0 +1,93 @@
+"""Real sign-ins: the AWS CLI signs in at cognito-local, which calls the release binary in AWS's runtime interface
+emulator, which reports to the strict stand-in for UserHub."""
+
+import json
+import pathlib
+import tempfile
+import unittest
+
+from support import ROOT, Lambda, Process, UserHub, aws, client, free_port, wait_until_open
+
+PASSWORD = "Not-a-secret-1"
+USER_NAMES = [
+    "plain",
+    "with.dots_and-dashes",
+    "sample.user+tag@example.com",
+    "Provider_1/2?3#4%5&6",
+    "1f0e2d3c-4b5a-4697-8877-665544332211",
+    "名前",
+    "e\u0301👩‍🚀",
+]
+
+
+class SignIns(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        port, cls.lambda_port = free_port(), free_port()
+        config = pathlib.Path(folder.name, ".cognito", "config.json")
+        config.parent.mkdir()
+        config.write_text(json.dumps({
+            "LambdaClient": {"endpoint": f"http://127.0.0.1:{cls.lambda_port}", "region": "local",
+                             "credentials": {"accessKeyId": "testing", "secretAccessKey": "testing"}},
+            "TriggerFunctions": {"PostAuthentication": "function"},
+            "UserPoolDefaults": {"UsernameAttributes": []},  # cognito-local's own default is e-mail
+        }))
+        cognito = Process(ROOT / ".tools/e2e/node_modules/.bin/cognito-local", environment={"PORT": str(port)},
+                          cwd=folder.name)
+        cls.addClassCleanup(cognito.stop)
+        wait_until_open(port)
+        cls.url = f"http://127.0.0.1:{port}"
+        cls.cognito = client(cls.url, "cognito-idp")
+
+    def pool_with(self, users, **options):
+        """An app client of a new user pool that has these users."""
+        pool = self.cognito.create_user_pool(PoolName="pool", **options)["UserPool"]["Id"]
+        for user in users:
+            self.cognito.admin_create_user(UserPoolId=pool, Username=user, MessageAction="SUPPRESS")
+            self.cognito.admin_set_user_password(UserPoolId=pool, Username=user, Password=PASSWORD, Permanent=True)
+        app = self.cognito.create_user_pool_client(
+            UserPoolId=pool, ClientName="app", ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH"])
+        return app["UserPoolClient"]["ClientId"]
+
+    def sign_in(self, app, users, fault=None, base_url=None):
+        """Signs the users in. Gives the reported user names, and the function's outcomes."""
+        userhub = UserHub(fault)
+        function = Lambda(base_url or userhub.base_url, self.lambda_port)
+        self.addCleanup(function.stop)
+        for user in users:
+            answer = aws(self.url, "cognito-idp", "initiate-auth", "--client-id", app, "--auth-flow",
+                         "USER_PASSWORD_AUTH", "--auth-parameters", json.dumps({"USERNAME": user, "PASSWORD": PASSWORD}))
+            self.assertTrue(answer["AuthenticationResult"]["AccessToken"])
+            self.assertTrue(answer["AuthenticationResult"]["IdToken"])
+        # cognito-local lets a user in even if the trigger fails; Cognito does not.
+        self.assertEqual(function.successes(len(users)), len(users), function.lines)
+        self.assertEqual(len(function.outcomes()), len(users), function.lines)
+        return userhub.end(), [line.get("error_kind", line["outcome"]) for line in function.outcomes()]
+
+    def test_every_kind_of_user_name_is_reported_once(self):
+        app = self.pool_with(USER_NAMES)
+        self.assertEqual(self.sign_in(app, USER_NAMES), (USER_NAMES, ["reported"] * len(USER_NAMES)))
+
+    def test_a_pool_with_email_sign_in_reports_the_sub(self):
+        app = self.pool_with(["sample.user@example.com"], UsernameAttributes=["email"])
+        [reported], outcomes = self.sign_in(app, ["sample.user@example.com"])
+        self.assertRegex(reported, "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+        self.assertEqual(outcomes, ["reported"])
+
+    def test_users_get_in_whatever_userhub_does(self):
+        app = self.pool_with(["plain"])
+        for fault, outcome in {"hang": "timed_out", "reset": "connect", "401": "rejected", "429": "rate_limited",
+                               "500": "unavailable", "slow": "reported"}.items():
+            with self.subTest(fault):
+                reported, outcomes = self.sign_in(app, ["plain"], fault)
+                self.assertEqual(set(reported), {"plain"})
+                self.assertEqual(len(reported), 2 if fault == "reset" else 1, "a lost connection is tried once more")
+                self.assertEqual(outcomes, [outcome])
+            self.doCleanups()
+
+    def test_users_get_in_when_nothing_listens(self):
+        app = self.pool_with(["plain"])
+        unused = f"http://127.0.0.1:{free_port()}"
+        self.assertEqual(self.sign_in(app, ["plain"], base_url=unused), ([], ["connect"]))

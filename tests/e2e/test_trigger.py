@@ -1,0 +1,466 @@
+"""`make attach`, `detach`, `status` and `smoke` through the AWS CLI, against moto's AWS."""
+
+import base64
+import copy
+import json
+import shlex
+import time
+import unittest
+
+from support import ACCOUNT, REGION, ROOT, SETTINGS, Aws, Lambda, UserHub, aws, free_port, run, temporary_zip
+from werkzeug.wrappers import Response
+
+OTHER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:other"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/sms"
+KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1f0e2d3c-4b5a-4697-8877-665544332211"
+TRIGGER_OF_ITS_OWN = {"LambdaVersion": "V1_0", "LambdaArn": OTHER}
+
+# A pool in which nothing is as AWS would have it by default. Whether that is everything, a test asks the AWS CLI.
+EVERYTHING = {
+    "PoolName": "customers",
+    "Policies": {
+        "PasswordPolicy": {
+            "MinimumLength": 14, "RequireUppercase": False, "RequireLowercase": False, "RequireNumbers": False,
+            "RequireSymbols": False, "PasswordHistorySize": 3, "TemporaryPasswordValidityDays": 2,
+        },
+        "SignInPolicy": {"AllowedFirstAuthFactors": ["PASSWORD", "WEB_AUTHN"]},
+    },
+    "DeletionProtection": "ACTIVE",
+    "LambdaConfig": {
+        "PreSignUp": OTHER, "CustomMessage": OTHER, "PostConfirmation": OTHER, "PreAuthentication": OTHER,
+        "DefineAuthChallenge": OTHER, "CreateAuthChallenge": OTHER, "VerifyAuthChallengeResponse": OTHER,
+        "PreTokenGeneration": OTHER, "UserMigration": OTHER,
+        "PreTokenGenerationConfig": {"LambdaVersion": "V2_0", "LambdaArn": OTHER},
+        "CustomSMSSender": TRIGGER_OF_ITS_OWN, "CustomEmailSender": TRIGGER_OF_ITS_OWN, "KMSKeyID": KEY,
+        "InboundFederation": TRIGGER_OF_ITS_OWN,
+    },
+    "AutoVerifiedAttributes": ["phone_number", "email"],
+    "SmsVerificationMessage": "Yours is {####}",
+    "EmailVerificationMessage": "Yours is {####}",
+    "EmailVerificationSubject": "Verify",
+    "VerificationMessageTemplate": {
+        "SmsMessage": "Yours is {####}", "EmailMessage": "Yours is {####}", "EmailSubject": "Verify",
+        "EmailMessageByLink": "{##Click##}", "EmailSubjectByLink": "Click", "DefaultEmailOption": "CONFIRM_WITH_LINK",
+    },
+    "SmsAuthenticationMessage": "Code {####}",
+    "UserAttributeUpdateSettings": {"AttributesRequireVerificationBeforeUpdate": ["email"]},
+    "MfaConfiguration": "OPTIONAL",
+    "DeviceConfiguration": {"ChallengeRequiredOnNewDevice": True, "DeviceOnlyRememberedOnUserPrompt": True},
+    "EmailConfiguration": {
+        "SourceArn": f"arn:aws:ses:{REGION}:{ACCOUNT}:identity/example.com", "ReplyToEmailAddress": "help@example.com",
+        "EmailSendingAccount": "DEVELOPER", "From": "no-reply@example.com", "ConfigurationSet": "set",
+    },
+    "SmsConfiguration": {
+        "SnsCallerArn": ROLE, "ExternalId": "external", "SnsRegion": REGION,
+        "EumsSms": {
+            "CallerArn": ROLE, "ExternalId": "external", "OriginationIdentity": "origin", "ConfigurationSetName": "set",
+            "InEntityId": "entity", "InTemplateId": "template", "Region": REGION,
+        },
+    },
+    "UserPoolTags": {"team": "accounts", "KeyName": "a tag that is named as the CLI's skeleton names all keys"},
+    "AdminCreateUserConfig": {
+        "AllowAdminCreateUserOnly": True,
+        "InviteMessageTemplate": {"SMSMessage": "{username} {####}", "EmailMessage": "{username} {####}",
+                                  "EmailSubject": "Welcome"},
+    },
+    "UserPoolAddOns": {"AdvancedSecurityMode": "ENFORCED", "AdvancedSecurityAdditionalFlows": {"CustomAuthMode": "AUDIT"}},
+    "AccountRecoverySetting": {"RecoveryMechanisms": [{"Priority": 1, "Name": "admin_only"}]},
+    "UserPoolTier": "PLUS",
+    "KeyConfiguration": {"KeyType": "CUSTOMER_MANAGED_KEY", "KmsKeyArn": KEY},
+    "IssuerConfiguration": {"Type": "UPDATED"},
+}
+
+
+def leaves(value, path=""):
+    if isinstance(value, dict):
+        return {leaf for key, part in value.items() for leaf in leaves(part, f"{path}.{key}")}
+    return {path}
+
+
+class Case(unittest.TestCase):
+    """A user pool with everything in it, and the deployed function."""
+
+    def setUp(self):
+        self.aws = Aws()
+        self.addCleanup(self.aws.stop)
+        self.cognito = self.aws.client("cognito-idp")
+        self.functions = self.aws.client("lambda")
+        self.pool = self.cognito.create_user_pool(**EVERYTHING)["UserPool"]["Id"]
+        self.pool_arn = f"arn:aws:cognito-idp:{REGION}:{ACCOUNT}:userpool/{self.pool}"
+        self.addCleanup(lambda: [path.unlink() for path in self.saved()])
+        self.cognito.set_user_pool_mfa_config(UserPoolId=self.pool, MfaConfiguration="OPTIONAL",
+                                              SoftwareTokenMfaConfiguration={"Enabled": True})
+        self.aws.also["DescribeUserPool"] = self.as_aws_describes
+        self.aws.instead["UpdateUserPool"] = self.as_aws_refuses
+        self.function = self.deploy()
+
+    def tearDown(self):
+        self.cognito.delete_user_pool(UserPoolId=self.pool)
+        for function in self.functions.list_functions()["Functions"]:
+            self.functions.delete_function(FunctionName=function["FunctionName"])
+
+    # Two of Cognito's own ways that moto does not have.
+
+    def as_aws_describes(self, answer):
+        pool = answer["UserPool"]
+        days = pool["Policies"]["PasswordPolicy"].get("TemporaryPasswordValidityDays")
+        if days:
+            pool.setdefault("AdminCreateUserConfig", {})["UnusedAccountValidityDays"] = days
+        return answer
+
+    def as_aws_refuses(self, body):
+        update = json.loads(body)
+        if ("UnusedAccountValidityDays" in update.get("AdminCreateUserConfig", {})
+                and "TemporaryPasswordValidityDays" in update.get("Policies", {}).get("PasswordPolicy", {})):
+            return Response(json.dumps({"__type": "InvalidParameterException", "message": "one of the two"}), 400)
+        return None
+
+    def deploy(self, name="userhub-signin", variables=SETTINGS, pool_arn=None):
+        """The function's ARN. Cognito may invoke it for the pool."""
+        roles = self.aws.client("iam")
+        try:
+            role = roles.get_role(RoleName="role")["Role"]
+        except roles.exceptions.NoSuchEntityException:
+            role = roles.create_role(RoleName="role", AssumeRolePolicyDocument="{}")["Role"]
+        function = self.functions.create_function(
+            FunctionName=name, Runtime="provided.al2023", Role=role["Arn"], Handler="bootstrap",
+            Code={"ZipFile": temporary_zip()}, Environment={"Variables": variables})
+        self.permit(name, pool_arn or self.pool_arn)
+        return function["FunctionArn"]
+
+    def permit(self, name, pool_arn, **changes):
+        self.functions.add_permission(**{
+            "FunctionName": name, "StatementId": f"permission-{time.monotonic_ns()}", "Action": "lambda:InvokeFunction",
+            "Principal": "cognito-idp.amazonaws.com", "SourceArn": pool_arn, "SourceAccount": ACCOUNT, **changes})
+
+    def make(self, target, *options, code=0, environment=None):
+        """What a target prints. It must end with that code, in sentences, and never show a setting."""
+        arguments = options if any("USER_POOL_ID" in option for option in options) else (
+            f"USER_POOL_ID={self.pool}", *options)
+        done = run("make", target, *arguments, check=False,
+                   environment={"AWS_ENDPOINT_URL": self.aws.url, **(environment or {})})
+        printed = done.stdout + done.stderr
+        self.assertEqual(min(done.returncode, 1), code, printed)
+        self.assertNotIn("Traceback", printed)
+        for value in SETTINGS.values():
+            self.assertNotIn(value, printed)
+        return printed
+
+    def describe(self):
+        described = aws(self.aws.url, "cognito-idp", "describe-user-pool", "--user-pool-id", self.pool)["UserPool"]
+        del described["LastModifiedDate"]
+        return described
+
+    def mfa(self):
+        return aws(self.aws.url, "cognito-idp", "get-user-pool-mfa-config", "--user-pool-id", self.pool)
+
+    def set_trigger(self, arn):
+        """As somebody else would, with all due care."""
+        update = {**EVERYTHING, "LambdaConfig": {**EVERYTHING["LambdaConfig"], "PostAuthentication": arn}}
+        self.cognito.update_user_pool(UserPoolId=self.pool, **update)
+        self.aws.calls.clear()
+
+    def saved(self):
+        return sorted((ROOT / "user-pools").glob(f"{self.pool}-*.json"))
+
+    def assert_untouched(self, before):
+        self.assertNotIn("UpdateUserPool", self.aws.calls)
+        self.assertEqual(self.describe(), before)
+
+
+class AttachAndDetach(Case):
+    def test_the_pool_of_these_tests_differs_in_everything(self):
+        skeleton = json.loads(run("aws", "cognito-idp", "update-user-pool", "--generate-cli-skeleton", "input").stdout)
+        for key, value in skeleton["UserPoolTags"].items():
+            self.assertEqual((key, value), ("KeyName", ""))
+        skeleton["UserPoolTags"] = EVERYTHING["UserPoolTags"]
+        self.assertEqual(leaves(skeleton) - leaves(EVERYTHING), {
+            ".UserPoolId", ".LambdaConfig.PostAuthentication", ".AdminCreateUserConfig.UnusedAccountValidityDays"})
+
+    def test_attaching_and_detaching_change_the_trigger_alone(self):
+        before, mfa = self.describe(), self.mfa()
+        for key, value in EVERYTHING.items():
+            self.assertEqual(leaves(value) - leaves(before["Name" if key == "PoolName" else key]), set(), key)
+
+        printed = self.make("attach")
+        self.assertIn(f"LambdaConfig.PostAuthentication: (none) -> {self.function}", printed)
+        attached = copy.deepcopy(before)
+        attached["LambdaConfig"]["PostAuthentication"] = self.function
+        self.assertEqual((self.describe(), self.mfa()), (attached, mfa))
+        self.assertEqual(self.aws.calls.count("UpdateUserPool"), 1)
+
+        [description, restore, update] = self.saved()
+        described = json.loads(description.read_text())["UserPool"]
+        del described["LastModifiedDate"]
+        self.assertEqual(described, before)
+        self.assertIn(str(description.relative_to(ROOT)), printed)
+        for path in self.saved():
+            self.assertEqual(path.stat().st_mode & 0o077, 0, "others may not read how people sign in")
+
+        self.assertIn("attached to", self.make("attach"))
+        self.assertEqual(self.aws.calls.count("UpdateUserPool"), 1, "attached already")
+
+        self.assertIn(f"PostAuthentication: {self.function} -> (none)", self.make("detach"))
+        self.assertEqual((self.describe(), self.mfa()), (before, mfa))
+        self.assertEqual(self.aws.calls.count("UpdateUserPool"), 2)
+        self.assertIn("No function is attached", self.make("detach"))
+        self.assertEqual(self.aws.calls.count("UpdateUserPool"), 2, "detached already")
+
+    def test_a_pool_without_anything_special_stays_so(self):
+        plain = self.cognito.create_user_pool(PoolName="plain")["UserPool"]
+        self.cognito.delete_user_pool(UserPoolId=self.pool)
+        self.pool = plain["Id"]
+        self.permit("userhub-signin", plain["Arn"])
+        before = self.describe()
+        self.make("attach")
+        self.assertEqual(self.describe().pop("LambdaConfig"), {"PostAuthentication": self.function})
+        self.make("detach")
+        after = self.describe()
+        self.assertEqual(after.pop("LambdaConfig", {}), before.pop("LambdaConfig", {}))
+        self.assertEqual(after, before)
+
+    def test_a_dry_run_changes_nothing(self):
+        before = self.describe()
+        self.assertIn(f"(none) -> {self.function}", self.make("attach", "DRY_RUN=1"))
+        self.assert_untouched(before)
+        self.set_trigger(self.function)
+        before = self.describe()
+        self.assertIn(f"{self.function} -> (none)", self.make("detach", "DRY_RUN=1"))
+        self.assert_untouched(before)
+
+    def test_another_function_stays_unless_it_is_to_be_replaced(self):
+        self.set_trigger(OTHER)
+        before = self.describe()
+        refused = self.make("attach", code=1)
+        self.assertIn(OTHER, refused)
+        self.assertIn("REPLACE=1", refused)
+        self.assertIn(OTHER, self.make("detach", code=1))
+        self.assert_untouched(before)
+        self.make("attach", "REPLACE=1")
+        before["LambdaConfig"]["PostAuthentication"] = self.function
+        self.assertEqual(self.describe(), before)
+
+    def test_a_deleted_function_can_be_detached(self):
+        self.set_trigger(self.function)
+        self.functions.delete_function(FunctionName="userhub-signin")
+        self.make("detach")
+        self.assertEqual(self.describe()["LambdaConfig"], EVERYTHING["LambdaConfig"])
+
+    def test_a_setting_that_the_update_drops_is_named_and_can_be_restored(self):
+        self.set_trigger(OTHER)
+        before = self.describe()
+
+        def careless(body):
+            update = json.loads(body)
+            del update["DeviceConfiguration"]
+            update["Policies"]["PasswordPolicy"]["MinimumLength"] = 6
+            return json.dumps(update).encode()
+
+        self.aws.instead["UpdateUserPool"] = careless
+        printed = self.make("attach", "REPLACE=1", code=1)
+        self.assertIn("DeviceConfiguration.ChallengeRequiredOnNewDevice: true -> (default)", printed)
+        self.assertIn("Policies.PasswordPolicy.MinimumLength: 14 -> 6", printed)
+        self.assertNotEqual(self.describe(), before)
+
+        self.aws.instead["UpdateUserPool"] = self.as_aws_refuses
+        command = next(line for line in printed.splitlines() if line.startswith("aws cognito-idp update-user-pool"))
+        run(*shlex.split(command), environment={"AWS_ENDPOINT_URL": self.aws.url})
+        self.assertEqual(self.describe(), before)
+
+    def test_a_change_of_mfa_is_noticed_as_well(self):
+        def weaken(answer):
+            return {**answer, "SoftwareTokenMfaConfiguration": {"Enabled": "UpdateUserPool" not in self.aws.calls}}
+
+        self.aws.also["GetUserPoolMfaConfig"] = weaken
+        self.assertIn("MfaConfig.SoftwareTokenMfaConfiguration.Enabled: true -> false", self.make("attach", code=1))
+
+    def test_an_update_that_does_nothing_is_noticed(self):
+        self.aws.instead["UpdateUserPool"] = lambda body: Response("{}")
+        self.assertIn("the trigger is (none)", self.make("attach", code=1))
+
+    def test_an_aws_cli_that_does_not_know_every_setting_is_too_old(self):
+        def with_news(answer):
+            answer = self.as_aws_describes(answer)
+            answer["UserPool"]["BrandNew"] = {"Setting": 1}
+            answer["UserPool"]["DeviceConfiguration"]["BrandNew"] = True
+            answer["UserPool"]["AccountRecoverySetting"]["RecoveryMechanisms"][0]["BrandNew"] = "x"
+            return answer
+
+        self.aws.also["DescribeUserPool"] = with_news
+        printed = self.make("attach", code=1)
+        for path in ["BrandNew", "DeviceConfiguration.BrandNew", "AccountRecoverySetting.RecoveryMechanisms.BrandNew"]:
+            self.assertIn(f"UserPool.{path}", printed)
+        self.assertIn("install the current version 2", printed)
+        self.assertNotIn("UpdateUserPool", self.aws.calls)
+
+    def test_a_change_in_the_meantime_is_not_undone(self):
+        def meanwhile(answer):
+            if self.aws.calls.count("DescribeUserPool") > 1:
+                answer["UserPool"]["DeletionProtection"] = "INACTIVE"
+            return self.as_aws_describes(answer)
+
+        self.aws.also["DescribeUserPool"] = meanwhile
+        printed = self.make("attach", code=1)
+        self.assertIn('DeletionProtection: "ACTIVE" -> "INACTIVE"', printed)
+        self.assertNotIn("UpdateUserPool", self.aws.calls)
+
+    def test_cognito_has_to_be_permitted_first(self):
+        self.functions.delete_function(FunctionName="userhub-signin")
+        self.deploy(pool_arn=self.pool_arn + "x")  # another pool's
+        self.permit("userhub-signin", self.pool_arn, SourceAccount="210987654321")
+        self.permit("userhub-signin", self.pool_arn, Principal="s3.amazonaws.com")
+        self.permit("userhub-signin", self.pool_arn, Action="lambda:GetFunction")
+        before = self.describe()
+        printed = self.make("attach", code=1)
+        self.assertIn("Every sign-in would fail", printed)
+        self.assert_untouched(before)
+        command = next(line for line in printed.splitlines() if line.startswith("aws lambda add-permission"))
+        run(*shlex.split(command), environment={"AWS_ENDPOINT_URL": self.aws.url})
+        self.make("attach")
+        self.assertEqual(self.describe()["LambdaConfig"]["PostAuthentication"], self.function)
+
+    def test_a_function_that_cannot_work_is_not_attached(self):
+        before = self.describe()
+        configuration = "/2015-03-31/functions/userhub-signin/configuration"
+        self.aws.also[configuration] = lambda answer: {**answer, "State": "Failed", "StateReason": "out of order"}
+        self.assertIn("out of order", self.make("attach", code=1))
+        denied = {"Error": {"ErrorCode": "KMSDisabledException", "Message": "the key is disabled"}}
+        self.aws.also[configuration] = lambda answer: {**answer, "Environment": denied}
+        self.assertIn("the key is disabled", self.make("attach", code=1))
+        del self.aws.also[configuration]
+        self.functions.update_function_configuration(
+            FunctionName="userhub-signin", Environment={"Variables": {"USERHUB_ADMIN_KEY": "userhub_admin_local"}})
+        self.assertIn("lacks AMAZON_COGNITO_CONNECTION_ID", self.make("attach", code=1))
+        self.assert_untouched(before)
+
+    def test_errors_of_aws_are_explained(self):
+        before = self.describe()
+        nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+        self.assertIn("no credentials", self.make("attach", code=1, environment=nobody))
+        nowhere = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"}
+        self.assertIn("is the region in USER_POOL_ID right", self.make("attach", code=1, environment=nowhere))
+        self.assertIn("no user pool eu-west-1_Nobody", self.make("attach", "USER_POOL_ID=eu-west-1_Nobody", code=1))
+        # Each region has its own pools and functions; the region is the one in the pool's id.
+        elsewhere = self.pool.replace("eu-west-1", "us-east-1")
+        self.assertIn("--region us-east-1", self.make("attach", f"USER_POOL_ID={elsewhere}", code=1))
+        self.assertIn("no function missing in eu-west-1", self.make("attach", "FUNCTION=missing", code=1))
+        for operation, code, explanation in [
+            ("DescribeUserPool", "AccessDeniedException", "lack a permission"),
+            ("GetUserPoolMfaConfig", "AccessDeniedException", "lack a permission"),
+            ("DescribeUserPool", "ExpiredTokenException", "sign in again"),
+            ("UpdateUserPool", "AccessDeniedException", "lack a permission"),
+            ("UpdateUserPool", "ConcurrentModificationException", "try again in a minute"),
+            ("UpdateUserPool", "InvalidParameterException", "AWS refused"),
+        ]:
+            with self.subTest(operation=operation, code=code):
+                usual = self.aws.instead.get(operation)
+                self.aws.refuse(operation, code)
+                printed = self.make("attach", code=1)
+                self.assertIn(explanation, printed)
+                self.assertIn(f"({code}) when calling the {operation} operation", printed)
+                self.aws.instead[operation] = usual or (lambda body: None)
+        self.assertEqual(self.describe(), before)
+
+    def test_an_error_after_the_update_says_that_the_update_was_made(self):
+        def fail_afterwards(body):
+            if "UpdateUserPool" in self.aws.calls:
+                return Response(json.dumps({"__type": "InternalErrorException", "message": "no"}), 500)
+            return None
+
+        self.aws.instead["DescribeUserPool"] = fail_afterwards
+        self.assertIn("The update was made", self.make("attach", code=1))
+
+    def test_bad_input_says_what_to_type(self):
+        for target in ["attach", "detach", "status", "smoke"]:
+            for pool in ["", "nonsense", "eu-west-1", "eu-west-1_a b", "$(id)_x"]:
+                with self.subTest(target=target, pool=pool):
+                    printed = self.make(target, f"USER_POOL_ID={pool.replace('$', '$$')}", code=1)
+                    self.assertIn(f"make {target} USER_POOL_ID=eu-west-1_AbCd12345", printed)
+        self.assertIn("FUNCTION=userhub-signin", self.make("attach", "FUNCTION=a:b", code=1))
+        self.assertIn("there is no option USERPOOL_ID", self.make("attach", "USERPOOL_ID=x", code=1))
+        self.assertEqual(self.aws.calls, [call for call in self.aws.calls if not call.startswith("Describe")])
+
+
+class Status(Case):
+    def log(self, *lines):
+        logs = self.aws.client("logs")
+        if not logs.describe_log_groups()["logGroups"]:
+            logs.create_log_group(logGroupName="/aws/lambda/userhub-signin")
+            logs.create_log_stream(logGroupName="/aws/lambda/userhub-signin", logStreamName="stream")
+            self.addCleanup(logs.delete_log_group, logGroupName="/aws/lambda/userhub-signin")
+        now = int(time.time() * 1000)
+        logs.put_log_events(logGroupName="/aws/lambda/userhub-signin", logStreamName="stream", logEvents=[
+            {"timestamp": now, "message": line} for line in lines])
+
+    def test_says_that_all_is_well(self):
+        self.set_trigger(self.function)
+        self.log('{"outcome":"reported","timestamp":"2026-01-01T00:00:00Z"}', '{"type":"platform.report"}', "START",
+                 '{"outcome":"not_reported","error_kind":"timed_out","timestamp":"2026-01-01T00:00:01Z"}')
+        printed = self.make("status")
+        self.assertIn(f"attached    {self.function}", printed)
+        self.assertIn("Cognito may invoke it", printed)
+        self.assertIn("USERHUB_ADMIN_KEY present, AMAZON_COGNITO_CONNECTION_ID present, USERHUB_BASE_URL absent", printed)
+        self.assertIn("1 reported, 1 not reported (timed_out 1); the last at 2026-01-01T00:00:01Z", printed)
+        self.assertNotIn("problem", printed)
+        self.assertNotIn("UpdateUserPool", self.aws.calls)
+
+    def test_names_what_is_wrong(self):
+        printed = self.make("status", code=1)
+        self.assertIn("userhub-signin is not attached", printed)
+        self.assertIn("there is no log group", printed)
+        self.set_trigger(OTHER)
+        self.assertIn(f"another function, {OTHER}", self.make("status", code=1))
+        self.set_trigger(self.function)
+        self.functions.delete_function(FunctionName="userhub-signin")
+        printed = self.make("status", code=1)
+        self.assertIn("every sign-in fails: There is no function userhub-signin", printed)
+        self.assertIn(f"make detach USER_POOL_ID={self.pool}", printed)
+        self.deploy(variables={"USERHUB_BASE_URL": "https://example.com"}, pool_arn=self.pool_arn + "x")
+        printed = self.make("status", code=1)
+        self.assertIn("every sign-in fails: Cognito may not invoke the function", printed)
+        self.assertIn("nothing is reported: USERHUB_ADMIN_KEY and AMAZON_COGNITO_CONNECTION_ID missing", printed)
+        self.assertNotIn("example.com", printed)
+
+
+class Smoke(Case):
+    """Lambda's answer comes from the release binary in AWS's runtime interface emulator."""
+
+    def start(self, fault=None):
+        self.userhub = UserHub(fault)
+        function = Lambda(self.userhub.base_url)
+        self.addCleanup(function.stop)
+
+        def invoke(body):
+            answer = function.invoke(body)
+            function.wait_for('"outcome"')
+            [line] = [line for line in function.lines if '"outcome"' in line]
+            return Response(answer, headers={"X-Amz-Log-Result": base64.b64encode(line.encode()).decode()})
+
+        self.aws.instead["Invoke"] = invoke
+
+    def test_shows_a_reported_event(self):
+        self.start()
+        printed = self.make("smoke")
+        self.assertIn("came back byte for byte", printed)
+        self.assertIn('"outcome":"reported"', printed)
+        self.assertEqual(self.userhub.end(), ["1f0e2d3c-4b5a-4697-8877-665544332211"])
+
+    def test_tells_a_report_that_failed(self):
+        self.start("401")
+        printed = self.make("smoke", "EVENT=events/minimal.json", code=1)
+        self.assertIn("came back byte for byte", printed)
+        self.assertIn('"error_kind":"rejected"', printed)
+        self.assertEqual(self.userhub.end(), ["sample"])
+
+    def test_tells_a_broken_function(self):
+        self.aws.instead["Invoke"] = lambda body: Response(
+            b'{"errorType":"Runtime.ExitError"}', headers={"X-Amz-Function-Error": "Unhandled"})
+        self.assertIn("Do not attach this function", self.make("smoke", code=1))
+        self.aws.instead["Invoke"] = lambda body: Response(body + b" ")
+        self.assertIn("did not come back as it was", self.make("smoke", code=1))
+        self.aws.instead["Invoke"] = lambda body: Response(body)
+        self.assertIn("not seen to be reported", self.make("smoke", code=1))
+
+    def test_refuses_bad_input(self):
+        self.assertIn("no file events/none.json", self.make("smoke", "EVENT=events/none.json", code=1))
+        self.assertIn("no function missing", self.make("smoke", "FUNCTION=missing", code=1))
