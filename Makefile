@@ -30,7 +30,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(BINARY) ## one sign-in through the real function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|401|429|500|slow)
+run: $(BINARY) ## one sign-in through the real function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|302|401|429|500|slow)
 	@cargo build $(QUIET) --locked --example local
 	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' target/debug/examples/local '$(EVENT)' '$(FAULT)'
 

@@ -119,14 +119,14 @@ class UserHub(Process):
 class Lambda(Process):
     """The release binary in AWS's own runtime interface emulator."""
 
-    def __init__(self, base_url, port=None):
+    def __init__(self, base_url, port=None, binary=BINARY, settings=SETTINGS):
         self.port = port or free_port()
         machine = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
         [emulator] = ROOT.glob(f".tools/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{machine}")
         super().__init__(
             emulator, "--runtime-interface-emulator-address", f"127.0.0.1:{self.port}", "--runtime-api-address",
-            f"127.0.0.1:{free_port()}", BINARY,
-            environment={**SETTINGS, "USERHUB_BASE_URL": base_url, "AWS_LAMBDA_LOG_FORMAT": "JSON"})
+            f"127.0.0.1:{free_port()}", binary,
+            environment={**settings, "USERHUB_BASE_URL": base_url, "AWS_LAMBDA_LOG_FORMAT": "JSON"})
         wait_until_open(self.port)
 
     @property

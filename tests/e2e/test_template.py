@@ -1,0 +1,432 @@
+"""template.yaml: through the linters, SAM, SAM's translator for every combination of options, and into moto's AWS."""
+
+import ast
+import copy
+import itertools
+import json
+import re
+import resource
+import shutil
+import tempfile
+import unittest
+import unittest.mock
+
+import boto3
+from moto.cloudformation.models import cloudformation_backends
+from moto.cloudformation.parsing import ResourceMap, clean_json, parse_condition
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+from support import ACCOUNT, REGION, ROOT, SETTINGS, Aws, Lambda, UserHub, aws, run
+
+TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
+KEY = SETTINGS["USERHUB_ADMIN_KEY"]
+POOL = "eu-west-1_AbCd12345"
+POOL_ARN = f"arn:aws:cognito-idp:{REGION}:{ACCOUNT}:userpool/{POOL}"
+SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:userhub/key-AbCdEf"
+VERSION = "1f0e2d3c-4b5a-4697-8877-665544332211"
+KMS_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{VERSION}"
+LAYER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:certificates:1"
+TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
+ALARMS = {"NotReportedAlarm", "ErrorsAlarm", "ThrottlesAlarm", "DurationAlarm"}
+
+# Every choice that there is, and what it adds to the function alone: (parameters, resources, variables).
+CHOICES = [
+    [({"AdminKey": KEY}, set(), {"USERHUB_ADMIN_KEY": KEY}),
+     ({"AdminKeySecretArn": SECRET, "AdminKey": "none"}, set(),
+      {"USERHUB_ADMIN_KEY": f"{{{{resolve:secretsmanager:{SECRET}:SecretString:::}}}}"}),
+     ({"AdminKeySecretArn": SECRET, "AdminKeySecretVersionId": VERSION}, set(),
+      {"USERHUB_ADMIN_KEY": f"{{{{resolve:secretsmanager:{SECRET}:SecretString:::{VERSION}}}}}"})],
+    [({}, set(), {}), ({"ConnectionId": "conn_x"}, set(), {"AMAZON_COGNITO_CONNECTION_ID": "conn_x"})],
+    [({}, set(), {}), ({"BaseUrl": "https://api.example.com"}, set(), {"USERHUB_BASE_URL": "https://api.example.com"})],
+    [({}, set(), {}), ({"ExtraCaCerts": "/opt/ca.pem", "ExtraCaCertsLayerArn": LAYER}, set(),
+                       {"USERHUB_EXTRA_CA_CERTS": "/opt/ca.pem"})],
+    [({}, set(), {}), ({"KmsKeyArn": KMS_KEY}, {"DecryptPolicy"}, {})],
+    [({"Alarms": "no"}, set(), {}), ({}, {"NotReportedMetric", *ALARMS}, {}),
+     ({"AlarmTopicArn": TOPIC}, {"NotReportedMetric", *ALARMS}, {})],
+    [({}, set(), {}), ({"PortalDomain": "portal.example.com"}, {"PortalClient"}, {})],
+    [({}, set(), {}), ({"ConnectionUser": "yes"},
+                       {"ConnectionIamUser", "ConnectionAccessKey", "ConnectionAccessKeySecret"}, {})],
+    [({}, set(), {}), ({"Architecture": "arm64"}, set(), {})],
+]
+ALWAYS = {"Function", "Role", "LogGroup", "CognitoPermission"}
+EVERYTHING = {
+    "UserPoolId": POOL, "ConnectionId": "conn_x", "AdminKey": KEY, "AlarmTopicArn": TOPIC, "KmsKeyArn": KMS_KEY,
+    "PortalDomain": "portal.example.com", "PortalIdentityProviders": "COGNITO,Google", "ConnectionUser": "yes",
+}
+
+
+class NoManagedPolicies:
+    def load(self):
+        return {}
+
+
+def translated(template, parameters):
+    """The plain CloudFormation template that SAM's transform makes."""
+    with unittest.mock.patch.dict("os.environ", {"AWS_DEFAULT_REGION": REGION}):
+        return transform(copy.deepcopy(template), dict(parameters), NoManagedPolicies())
+
+
+def evaluated(template, parameters):
+    """moto's CloudFormation with these parameters, before it creates anything."""
+    stack = ResourceMap("id", "stack", dict(parameters), {}, REGION, ACCOUNT, template, {})
+    stack.load()
+    return stack
+
+
+def without_code(template):
+    """The template as `sam package` would leave it."""
+    packaged = copy.deepcopy(template)
+    packaged["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/key"
+    return packaged
+
+
+def with_defaults(source, values):
+    for name, value in values.items():
+        source, changed = re.subn(rf"(\n  {name}:\n(?:    .*\n)*?    Default:).*", rf'\1 "{value}"', source)
+        assert changed == 1 or "Default" not in TEMPLATE["Parameters"][name], name
+    return source
+
+
+class Source(unittest.TestCase):
+    def test_the_linters_find_nothing(self):
+        self.assertEqual(run("cfn-lint", "template.yaml").stdout, "")
+        self.assertIn("is a valid SAM Template", run("sam", "validate", "--lint").stdout)
+
+    def test_the_security_scan_finds_nothing_without_a_reason(self):
+        source = (ROOT / "template.yaml").read_text()
+        noted = dict(re.findall(r"checkov:skip=(\w+):(.+)", source))
+        skipped = {}
+        # checkov looks at what the defaults create, so it looks once more with everything in the defaults.
+        for template in [source, with_defaults(source, EVERYTHING)]:
+            with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+                file.write(template)
+                file.flush()
+                scan = json.loads(run(
+                    ROOT / ".tools/checkov/bin/checkov", "--file", file.name, "--framework", "cloudformation",
+                    "--skip-download", "--output", "json", check=False).stdout)["results"]
+            self.assertEqual([(found["check_id"], found["resource"]) for found in scan["failed_checks"]], [])
+            self.assertGreater(len(scan["passed_checks"]), 10)
+            skipped |= {found["check_id"]: found["check_result"]["suppress_comment"] for found in scan["skipped_checks"]}
+        self.assertEqual(skipped, noted, "every accepted finding has its reason, and every reason its finding")
+
+    def test_every_parameter_is_described_and_has_a_pattern_or_values(self):
+        for name, parameter in TEMPLATE["Parameters"].items():
+            with self.subTest(name):
+                self.assertGreater(len(parameter["Description"]), 20)
+                self.assertTrue("AllowedValues" in parameter or "ConstraintDescription" in parameter)
+                self.assertEqual("Default" in parameter, name != "UserPoolId")
+                self.assertEqual(parameter.get("NoEcho", False), name == "AdminKey")
+        grouped = [name for group in TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+                   for name in group["Parameters"]]
+        self.assertEqual(sorted(grouped), sorted(TEMPLATE["Parameters"]))
+
+    def test_patterns_take_what_is_meant_and_nothing_else(self):
+        for name, good, bad in [
+            ("UserPoolId", ["eu-west-1_AbCd12345", "us-gov-west-1_Ab1"], ["", "eu-west-1", "AbCd12345", "eu-west-1_a b"]),
+            ("ConnectionId", ["", "conn_AbCd-1"], ["conn 1", "conn/1", "conn@1"]),
+            ("AdminKey", ["", "none", KEY], ["two words", "line\nbreak"]),
+            ("AdminKeySecretArn", ["", SECRET], ["userhub/key", SECRET.replace("secret:", "", 1).replace(":sec", "")]),
+            ("AdminKeySecretVersionId", ["", VERSION], ["AWSCURRENT", VERSION + "}}"]),
+            ("BaseUrl", ["", "https://api.example.com", "https://api.example.com:8443/userhub"],
+             ["http://api.example.com", "api.example.com", "https://user@example.com", "https://example.com?a=b"]),
+            ("ExtraCaCerts", ["", "/opt/certificates/ca.pem"], ["ca.pem", "/etc/ca.pem"]),
+            ("ExtraCaCertsLayerArn", ["", LAYER], ["certificates", LAYER[:-2]]),
+            ("FunctionName", ["userhub-signin", "a"], ["", "a b", "a:b", "x" * 65]),
+            ("KmsKeyArn", ["", KMS_KEY], [f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/key", VERSION]),
+            ("AlarmTopicArn", ["", TOPIC], ["alarms", TOPIC + ".fifo"]),
+            ("PortalDomain", ["", "portal.example.com"], ["https://portal.example.com", "localhost", "Portal.example.com",
+                                                          "portal.example.com/", "-a.example.com"]),
+            ("PortalIdentityProviders", ["COGNITO", "My SAML-1"], ["a/b", ""]),
+        ]:
+            pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
+            for value in good:
+                self.assertRegex(value, pattern, name)
+            for value in bad:
+                self.assertIsNone(re.search(pattern.replace("$", r"\Z"), value), (name, value))
+
+    def test_rules_refuse_contradictions(self):
+        def refusals(**parameters):
+            stack = evaluated(translated(without_code(TEMPLATE), {}), {"UserPoolId": POOL, **parameters})
+            return [
+                assertion["AssertDescription"]
+                for rule in TEMPLATE["Rules"].values()
+                if parse_condition(rule.get("RuleCondition", True), stack, {})
+                for assertion in rule["Assertions"]
+                if not parse_condition(assertion["Assert"], stack, {})
+            ]
+
+        for parameters, expected in [
+            ({"AdminKey": KEY}, None),
+            ({"AdminKeySecretArn": SECRET}, None),
+            ({"AdminKeySecretArn": SECRET, "AdminKey": "none"}, None),
+            ({"AdminKeySecretArn": SECRET, "AdminKeySecretVersionId": VERSION}, None),
+            ({"AdminKey": KEY, "ExtraCaCerts": "/opt/ca.pem", "ExtraCaCertsLayerArn": LAYER}, None),
+            ({"AdminKey": KEY, "AlarmTopicArn": TOPIC}, None),
+            ({}, "Give UserHub's Admin API key"),
+            ({"AdminKey": "none"}, "Give UserHub's Admin API key"),
+            ({"AdminKey": KEY, "AdminKeySecretArn": SECRET}, "not both"),
+            ({"AdminKey": KEY, "AdminKeySecretVersionId": VERSION}, "so give AdminKeySecretArn"),
+            ({"AdminKey": KEY, "ExtraCaCerts": "/opt/ca.pem"}, "or neither"),
+            ({"AdminKey": KEY, "ExtraCaCertsLayerArn": LAYER}, "or neither"),
+            ({"AdminKey": KEY, "Alarms": "no", "AlarmTopicArn": TOPIC}, "set Alarms to yes"),
+        ]:
+            with self.subTest(parameters):
+                found = refusals(**parameters)
+                self.assertEqual(len(found), 1 if expected else 0, found)
+                self.assertIn(expected or "", "".join(found))
+
+    def test_every_combination_of_options(self):
+        for choice in itertools.product(*CHOICES):
+            parameters = {"UserPoolId": POOL}
+            resources, variables = set(ALWAYS), {}
+            for more_parameters, more_resources, more_variables in choice:
+                parameters.update(more_parameters)
+                resources |= more_resources
+                variables.update(more_variables)
+            template = translated(without_code(TEMPLATE), parameters)
+            stack = evaluated(template, parameters)
+            created = {name for name, resource in template["Resources"].items()
+                       if "Condition" not in resource or stack.lazy_condition_map[resource["Condition"]]}
+            self.assertEqual(created, resources, parameters)
+            function = template["Resources"]["Function"]["Properties"]
+            environment = clean_json(function["Environment"], stack)["Variables"]
+            self.assertEqual({name: value for name, value in environment.items() if value is not None}, variables)
+            for output in template["Outputs"].values():
+                if "Condition" not in output or stack.lazy_condition_map[output["Condition"]]:
+                    self.assertLessEqual(references(output["Value"]), created | set(parameters) | {"FunctionName"})
+
+
+def references(value):
+    """The names of all that an expression of the template refers to."""
+    if isinstance(value, list):
+        return set().union(*map(references, value))
+    if not isinstance(value, dict):
+        return set()
+    found = set()
+    for operator, operand in value.items():
+        if operator == "Ref":
+            found.add(operand)
+        elif operator == "Fn::GetAtt":
+            found.add(operand[0])
+        elif operator == "Fn::Sub":
+            found |= {name.split(".")[0] for name in re.findall(r"\$\{([^}]+)\}", operand)}
+        else:
+            found |= references(operand)
+    return found
+
+
+class Deployed(unittest.TestCase):
+    """The template as SAM builds and packages it, in moto with every option on."""
+
+    @classmethod
+    def setUpClass(cls):
+        run("make", "sam-build")
+        cls.aws = Aws()
+        cls.addClassCleanup(cls.aws.stop)
+        folder = tempfile.mkdtemp()
+        cls.addClassCleanup(shutil.rmtree, folder)
+        environment = {"AWS_ENDPOINT_URL": cls.aws.url}
+        cls.aws.client("s3").create_bucket(
+            Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
+        run("sam", "package", "--s3-bucket", "bucket", "--template-file", ".aws-sam/build/template.yaml",
+            "--output-template-file", f"{folder}/packaged.yaml", environment=environment)
+        with open(f"{folder}/packaged.yaml") as packaged:
+            cls.template = translated(yaml_parse(packaged.read()), EVERYTHING)
+        cls.path = f"{folder}/template.json"
+        with open(cls.path, "w") as file:
+            json.dump(cls.template, file)
+        run("aws", "cloudformation", "deploy", "--stack-name", "stack", "--template-file", cls.path, "--capabilities",
+            "CAPABILITY_IAM", "--parameter-overrides", *[f"{name}={value}" for name, value in EVERYTHING.items()],
+            environment=environment)
+        cls.addClassCleanup(lambda: cls.aws.client("cloudformation").delete_stack(StackName="stack"))
+        [stack] = [stack for stack in cloudformation_backends[ACCOUNT][REGION].stacks.values() if stack.name == "stack"]
+        cls.stack = stack.resource_map
+
+    def ask(self, *arguments):
+        return aws(self.aws.url, *arguments)
+
+    def properties(self, name):
+        """A resource's properties as CloudFormation would hand them to the service."""
+        return clean_json(self.template["Resources"][name]["Properties"], self.stack)
+
+    def test_the_translated_template_follows_cloudformations_schemas(self):
+        self.assertEqual(run("cfn-lint", self.path).stdout, "")
+
+    def test_takes_no_other_processor_than_that_of_the_binary(self):
+        built = yaml_parse((ROOT / ".aws-sam/build/template.yaml").read_text())["Parameters"]["Architecture"]
+        self.assertEqual((built["AllowedValues"], built["Default"]), (["x86_64"], "x86_64"))
+
+    def test_the_built_function_reports(self):
+        userhub = UserHub()
+        function = Lambda(userhub.base_url, binary=ROOT / ".aws-sam/build/Function/bootstrap")
+        event = (ROOT / "events/minimal.json").read_bytes().strip()
+        self.assertEqual(function.invoke(event), event)
+        function.stop()
+        self.assertEqual(userhub.end(), ["sample"])
+
+    def test_the_function(self):
+        function = self.ask("lambda", "get-function-configuration", "--function-name", "userhub-signin")
+        self.assertEqual(function["Runtime"], "provided.al2023")
+        self.assertEqual(function["Architectures"], ["x86_64"])
+        self.assertLess(function["Timeout"], 5, "Cognito waits 5 s")
+        self.assertEqual(function["Environment"]["Variables"], SETTINGS | {"AMAZON_COGNITO_CONNECTION_ID": "conn_x"})
+        # moto leaves these out.
+        properties = self.properties("Function")
+        self.assertEqual(properties["KmsKeyArn"], KMS_KEY)
+        self.assertEqual(properties["LoggingConfig"], {
+            "LogFormat": "JSON", "ApplicationLogLevel": "INFO", "LogGroup": "/aws/lambda/userhub-signin"})
+        self.assertNotIn("ReservedConcurrentExecutions", properties)
+
+    def test_the_role_writes_its_own_logs_and_nothing_else(self):
+        name = self.ask("lambda", "get-function-configuration", "--function-name", "userhub-signin")["Role"].split("/")[-1]
+        self.assertEqual(self.ask("iam", "list-attached-role-policies", "--role-name", name)["AttachedPolicies"], [])
+        self.assertEqual(self.ask("iam", "list-role-policies", "--role-name", name)["PolicyNames"], ["write-own-logs"])
+        policy = self.ask("iam", "get-role-policy", "--role-name", name, "--policy-name", "write-own-logs")
+        document = policy["PolicyDocument"]
+        if isinstance(document, str):  # moto writes down what came from a template as Python does
+            document = ast.literal_eval(document)
+        self.assertEqual(document["Statement"], [{
+            "Effect": "Allow", "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+            "Resource": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/userhub-signin:log-stream:*"}])
+        decrypt = self.properties("DecryptPolicy")["PolicyDocument"]["Statement"]
+        self.assertEqual(decrypt, [{"Effect": "Allow", "Action": "kms:Decrypt", "Resource": KMS_KEY}])
+
+    def test_the_log_group_forgets(self):
+        [group] = self.ask("logs", "describe-log-groups")["logGroups"]
+        self.assertEqual((group["logGroupName"], group["retentionInDays"]), ("/aws/lambda/userhub-signin", 30))
+
+    def test_cognito_may_invoke_for_this_pool_alone(self):
+        policy = json.loads(self.ask("lambda", "get-policy", "--function-name", "userhub-signin")["Policy"])
+        [statement] = policy["Statement"]
+        self.assertEqual(statement["Principal"], {"Service": "cognito-idp.amazonaws.com"})
+        self.assertEqual(statement["Action"], "lambda:InvokeFunction")
+        self.assertEqual(statement["Condition"], {
+            "ArnLike": {"AWS:SourceArn": POOL_ARN}, "StringEquals": {"AWS:SourceAccount": ACCOUNT}})
+
+    def test_the_connections_user_manages_users_and_groups_of_this_pool(self):
+        [user] = self.ask("iam", "list-users")["Users"]
+        self.assertEqual(set(self.properties("ConnectionIamUser")), {"Policies"})
+        [policy] = self.properties("ConnectionIamUser")["Policies"]  # moto leaves a user's policies out
+        names = {"UserName": user["UserName"], "PolicyName": policy["PolicyName"]}
+        iam = self.aws.client("iam")
+        iam.put_user_policy(**names, PolicyDocument=json.dumps(policy["PolicyDocument"]))
+        self.addCleanup(iam.delete_user_policy, **names)
+        policy = self.ask("iam", "get-user-policy", "--user-name", user["UserName"], "--policy-name",
+                          policy["PolicyName"])
+        statements = policy["PolicyDocument"]["Statement"]
+        actions = [action for statement in statements for action in (
+            statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]])]
+        self.assertEqual({statement["Resource"] for statement in statements}, {POOL_ARN})
+        self.assertEqual([action for action in actions if re.search("Pool|Client|Provider|Domain|Mfa|\\*", action)],
+                         ["cognito-idp:DescribeUserPool"])
+        known = boto3.client("cognito-idp", REGION).meta.service_model.operation_names
+        self.assertLessEqual({action.split(":")[1] for action in actions}, set(known), "a misspelt action permits nothing")
+
+        [key] = self.ask("iam", "list-access-keys", "--user-name", user["UserName"])["AccessKeyMetadata"]
+        secret = self.properties("ConnectionAccessKeySecret")
+        arn = self.aws.client("secretsmanager").create_secret(Name="key", **secret)["ARN"]
+        stored = json.loads(self.ask("secretsmanager", "get-secret-value", "--secret-id", arn)["SecretString"])
+        self.assertEqual(stored["accessKeyId"], key["AccessKeyId"])
+        self.assertGreater(len(stored["secretAccessKey"]), 20)
+        for output in self.template["Outputs"].values():
+            self.assertNotIn("AdminKey", json.dumps(output))
+            self.assertNotIn("SecretAccessKey", json.dumps(output["Value"]))
+
+    def test_the_portals_app_client(self):
+        cognito = self.aws.client("cognito-idp")
+        pool = cognito.create_user_pool(PoolName="pool")["UserPool"]["Id"]
+        cognito.create_user_pool_client(**{**self.properties("PortalClient"), "UserPoolId": pool})
+        [listed] = self.ask("cognito-idp", "list-user-pool-clients", "--user-pool-id", pool)["UserPoolClients"]
+        created = self.ask("cognito-idp", "describe-user-pool-client", "--user-pool-id", pool, "--client-id",
+                           listed["ClientId"])["UserPoolClient"]
+        self.assertTrue(created["ClientSecret"])
+        for name, value in {
+            "AllowedOAuthFlowsUserPoolClient": True, "AllowedOAuthFlows": ["code"],
+            "AllowedOAuthScopes": ["email", "openid", "phone"], "SupportedIdentityProviders": ["COGNITO", "Google"],
+            "CallbackURLs": ["https://portal.example.com/signin"], "LogoutURLs": ["https://portal.example.com/signout"],
+        }.items():
+            self.assertEqual(created[name], value, name)
+
+    def test_the_alarms(self):
+        cloudwatch = self.aws.client("cloudwatch")
+        for name in ALARMS:
+            cloudwatch.put_metric_alarm(**self.properties(name))
+            self.addCleanup(cloudwatch.delete_alarms, AlarmNames=[self.properties(name)["AlarmName"]])
+        alarms = {alarm["AlarmName"]: alarm for alarm in self.ask("cloudwatch", "describe-alarms")["MetricAlarms"]}
+        self.assertEqual(set(alarms), {f"userhub-signin-{what}" for what in
+                                       ["not-reported", "errors", "throttles", "duration"]})
+        for name, alarm in alarms.items():
+            self.assertEqual(alarm["AlarmActions"], [TOPIC])
+            self.assertEqual(alarm["TreatMissingData"], "notBreaching", "nobody signs in at night")
+            self.assertIn("/aws/lambda/userhub-signin" if name != "userhub-signin-throttles" else "concurrency",
+                          alarm["AlarmDescription"])
+            if name != "userhub-signin-not-reported":
+                self.assertEqual(alarm["Dimensions"], [{"Name": "FunctionName", "Value": "userhub-signin"}])
+                self.assertEqual(alarm["Namespace"], "AWS/Lambda")
+                self.assertIn(f"make detach USER_POOL_ID={POOL} FUNCTION=userhub-signin", alarm["AlarmDescription"])
+        self.assertLess(alarms["userhub-signin-duration"]["Threshold"], 1000 * self.properties("Function")["Timeout"])
+
+    def test_the_metric_counts_the_sign_ins_that_were_not_reported(self):
+        properties = self.properties("NotReportedMetric")
+        [transformation] = properties["MetricTransformations"]
+        logs = self.aws.client("logs")
+        logs.put_metric_filter(
+            logGroupName=properties["LogGroupName"], filterName="filter", filterPattern=properties["FilterPattern"],
+            metricTransformations=[{name[0].lower() + name[1:]: value for name, value in transformation.items()}])
+        [created] = self.ask("logs", "describe-metric-filters")["metricFilters"]
+        alarm = self.properties("NotReportedAlarm")
+        self.assertEqual(created["metricTransformations"][0]["metricName"], alarm["MetricName"])
+        self.assertEqual(created["metricTransformations"][0]["metricNamespace"], alarm["Namespace"])
+
+        kinds = set()
+        for outcome, lines in real_lines():
+            for line in lines:
+                self.assertEqual(matches(created["filterPattern"], line), line.get("outcome") == "not_reported", line)
+            [about_sign_in] = [line for line in lines if "outcome" in line]
+            self.assertEqual(about_sign_in["outcome"], outcome)
+            kinds.add(about_sign_in.get("error_kind", outcome))
+        self.assertEqual(kinds, {"reported", "settings", "event", "connect", "timed_out", "rejected", "rate_limited",
+                                 "unavailable", "unexpected_answer", "panic"})
+
+
+def matches(pattern, line):
+    """Whether CloudWatch Logs' filter pattern matches a JSON line.
+
+    Of the pattern syntax this knows the one form { $.field = "text" }: equal strings match, without wildcards here.
+    Source: "Filter pattern syntax for metric filters" in the Amazon CloudWatch Logs User Guide.
+    """
+    field, text = re.fullmatch(r'\{ \$\.(\w+) = "([^"*%]*)" \}', pattern).groups()
+    return line.get(field) == text
+
+
+def real_lines():
+    """What the release binary logs in one sign-in of every kind: the outcome that is due, and the lines."""
+    def lines(events, base_url="http://127.0.0.1:1", settings=SETTINGS, before_the_last=lambda function: None):
+        function = Lambda(base_url, settings=settings)
+        for count, event in enumerate(events, start=1):
+            if count == len(events):
+                before_the_last(function)
+                del function.lines[:]
+            function.invoke(event)
+        function.wait_for('"outcome"')
+        function.stop()
+        return [json.loads(line) for line in function.lines if line.startswith("{")]
+
+    event = (ROOT / "events/minimal.json").read_bytes().strip()
+    for fault in [None, "hang", "reset", "302", "401", "429", "500"]:
+        userhub = UserHub(fault)
+        yield "not_reported" if fault else "reported", lines([event], userhub.base_url)
+        userhub.end()
+    yield "not_reported", lines([event], settings={})
+    yield "not_reported", lines([b"{}"])
+    # Looking up a name takes a thread, and tokio panics where it gets none. The first event has no user to report.
+    yield "not_reported", lines([b"{}", event], "http://localhost:1", before_the_last=starve)
+
+
+def starve(function):
+    """Leaves the function's process no memory for a thread."""
+    emulator = run("pgrep", "--parent", function.process.pid).stdout.strip()
+    pid = int(run("pgrep", "--parent", emulator).stdout)
+    with open(f"/proc/{pid}/statm") as statm:
+        used = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.prlimit(pid, resource.RLIMIT_AS, (used + 2**20, resource.RLIM_INFINITY))  # a stack takes 2 MiB
