@@ -45,7 +45,7 @@ test-zip: build ## the same tests on the binary in the zip that `make build` mak
 e2e: $(BINARY) $(TOOLS)/.installed $(TOOLS)/e2e/.installed ## sign-ins through Cognito and Lambda emulators, and everything that touches AWS (needs Python and Node.js)
 	@cargo build $(QUIET) --locked --example userhub
 	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' PATH="$(TOOLS)/e2e/bin:$(TOOLS)/e2e/node_modules/.bin:$$PATH" \
-		'$(TOOLS)/e2e/bin/python' -m unittest discover --start-directory tests/e2e --buffer
+		MOTO_IAM_LOAD_MANAGED_POLICIES=true '$(TOOLS)/e2e/bin/python' -m unittest discover --start-directory tests/e2e --buffer
 
 lint: ## formatting, clippy and documentation, warnings denied
 	@cargo fmt --check
@@ -66,7 +66,7 @@ setup: $(TOOLS)/.installed ## install the extra tools (cargo-lambda, SAM) into .
 	@cargo lambda --version && sam --version
 
 deploy: sam-build ## deploy template.yaml with SAM, which asks for everything the first time (GUIDED=1: again; ARCH=arm64)
-	@sam deploy $(if $(and $(wildcard samconfig.toml),$(if $(GUIDED),,1)),,--guided) --no-fail-on-empty-changeset
+	@sam deploy $(if $(wildcard samconfig.toml),$(if $(GUIDED),--guided),--guided --stack-name userhub-signin) --no-fail-on-empty-changeset
 
 attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…, DRY_RUN=1, REPLACE=1)
 	@$(TRIGGER) attach $(if $(REPLACE),--replace) $(if $(DRY_RUN),--dry-run)

@@ -1,5 +1,6 @@
 """What the end-to-end tests start. All of it listens on this machine, and ends by itself after five minutes at most."""
 
+import copy
 import io
 import json
 import logging
@@ -11,12 +12,17 @@ import socket
 import subprocess
 import threading
 import time
+import unittest.mock
+import urllib.parse
 import urllib.request
 import zipfile
 
 import boto3
 import botocore.config
+from moto.cloudformation.models import cloudformation_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
@@ -178,6 +184,8 @@ class Aws:
         operation = request.headers.get("X-Amz-Target", request.path).split(".")[-1]
         if operation.endswith("/invocations"):
             operation = "Invoke"
+        elif request.mimetype == "application/x-www-form-urlencoded":
+            operation = urllib.parse.parse_qs(body.decode()).get("Action", [operation])[0]
         self.calls.append(operation)
         if operation in self.instead:
             answer = self.instead[operation](body)
@@ -189,7 +197,15 @@ class Aws:
         answer = Response.from_app(self.moto, passed_on)
         if operation in self.also and answer.status_code < 300:
             answer.set_data(json.dumps(self.also[operation](answer.get_json(force=True))))
+        if operation == "ExecuteChangeSet":  # moto forgets the outputs of stacks that came about by a change set
+            for stack in self.stacks():
+                stack._parse_template()
+                stack.output_map = stack._create_output_map()
         return answer(environ, start_response)
+
+    def stacks(self):
+        """moto's CloudFormation stacks."""
+        return cloudformation_backends[ACCOUNT][REGION].stacks.values()
 
     def refuse(self, operation, code, message="no"):
         """Lets the operation fail as AWS's JSON protocol does."""
@@ -202,6 +218,17 @@ class Aws:
     def stop(self):
         self.server.shutdown()
         self.server.server_close()
+
+
+class NoManagedPolicies:
+    def load(self):
+        return {}
+
+
+def translated(template, parameters):
+    """The plain CloudFormation template that SAM's transform makes."""
+    with unittest.mock.patch.dict("os.environ", {"AWS_DEFAULT_REGION": REGION}):
+        return transform(copy.deepcopy(template), dict(parameters), NoManagedPolicies())
 
 
 def temporary_zip():

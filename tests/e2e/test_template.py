@@ -9,14 +9,11 @@ import resource
 import shutil
 import tempfile
 import unittest
-import unittest.mock
 
 import boto3
-from moto.cloudformation.models import cloudformation_backends
 from moto.cloudformation.parsing import ResourceMap, clean_json, parse_condition
-from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
-from support import ACCOUNT, REGION, ROOT, SETTINGS, Aws, Lambda, UserHub, aws, run
+from support import ACCOUNT, REGION, ROOT, SETTINGS, Aws, Lambda, UserHub, aws, run, translated
 
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
 KEY = SETTINGS["USERHUB_ADMIN_KEY"]
@@ -53,17 +50,6 @@ EVERYTHING = {
     "UserPoolId": POOL, "ConnectionId": "conn_x", "AdminKey": KEY, "AlarmTopicArn": TOPIC, "KmsKeyArn": KMS_KEY,
     "PortalDomain": "portal.example.com", "PortalIdentityProviders": "COGNITO,Google", "ConnectionUser": "yes",
 }
-
-
-class NoManagedPolicies:
-    def load(self):
-        return {}
-
-
-def translated(template, parameters):
-    """The plain CloudFormation template that SAM's transform makes."""
-    with unittest.mock.patch.dict("os.environ", {"AWS_DEFAULT_REGION": REGION}):
-        return transform(copy.deepcopy(template), dict(parameters), NoManagedPolicies())
 
 
 def evaluated(template, parameters):
@@ -239,7 +225,7 @@ class Deployed(unittest.TestCase):
             "CAPABILITY_IAM", "--parameter-overrides", *[f"{name}={value}" for name, value in EVERYTHING.items()],
             environment=environment)
         cls.addClassCleanup(lambda: cls.aws.client("cloudformation").delete_stack(StackName="stack"))
-        [stack] = [stack for stack in cloudformation_backends[ACCOUNT][REGION].stacks.values() if stack.name == "stack"]
+        [stack] = [stack for stack in cls.aws.stacks() if stack.name == "stack"]
         cls.stack = stack.resource_map
 
     def ask(self, *arguments):
