@@ -182,6 +182,7 @@ class Function:
         try:
             found = aws("lambda", "get-function-configuration", "--function-name", name, "--query",
                         "{arn: FunctionArn, state: State, reason: StateReason, log_group: LoggingConfig.LogGroup,"
+                        " log_format: LoggingConfig.LogFormat,"
                         " variables: keys(not_null(Environment.Variables, `{}`)), trouble: Environment.Error.Message}")
         except AwsError as error:
             if error.is_a("ResourceNotFoundException"):
@@ -192,6 +193,7 @@ class Function:
         self.arn = found["arn"]
         self.variables = set(found["variables"])
         self.log_group = found["log_group"] or f"/aws/lambda/{name}"
+        self.logs_text = found["log_format"] == "Text"
         self.trouble = None
         if found["trouble"]:
             self.trouble = f"Lambda cannot read its environment variables: {found['trouble']}"
@@ -368,7 +370,11 @@ def status(options):
     say("settings", ", ".join(f"{name} {'present' if name in function.variables else 'absent'}" for name in SETTINGS))
     if missing := function.missing_settings():
         trouble.append(f"nothing is reported: {' and '.join(missing)} missing")
-    say("reports", f"in the last {RECENT_HOURS} hours: {recent_reports(pool.aws, function.log_group)}")
+    if function.logs_text:
+        say("reports", "unknown, the function logs text: aws lambda update-function-configuration --region "
+            f"{pool.aws.region} --function-name {function.name} --logging-config LogFormat=JSON")
+    else:
+        say("reports", f"in the last {RECENT_HOURS} hours: {recent_reports(pool.aws, function.log_group)}")
     return conclude(trouble)
 
 

@@ -404,6 +404,13 @@ class Status(Case):
         self.assertNotIn("problem", printed)
         self.assertNotIn("UpdateUserPool", self.aws.calls)
 
+    def test_does_not_guess_from_a_log_of_text(self):
+        self.set_trigger(self.function)
+        self.log("INFO sign-in reported to UserHub outcome=reported")
+        self.aws.also["/2015-03-31/functions/userhub-signin/configuration"] = lambda answer: {
+            **answer, "LoggingConfig": {"LogFormat": "Text", "LogGroup": "/aws/lambda/userhub-signin"}}
+        self.assertIn("--logging-config LogFormat=JSON", self.make("status"))
+
     def test_names_what_is_wrong(self):
         printed = self.make("status", code=1)
         self.assertIn("userhub-signin is not attached", printed)
