@@ -224,13 +224,19 @@ def allows(statement, pool_arn):
         and service in ("cognito-idp.amazonaws.com", "*")
         and statement["Action"] in ("lambda:InvokeFunction", "lambda:*")
         and all(
-            # An operator with wildcards, or one without; a key that is not known here is taken as not met.
-            (fnmatch.fnmatchcase if "Like" in operator or operator == "ArnEquals" else str.__eq__)(
-                facts.get(key.lower(), ""), wanted)
+            meets(operator, facts.get(key.lower()), wanted)
             for operator, wants in statement.get("Condition", {}).items()
             for key, wanted in wants.items()
         )
     )
+
+
+def meets(operator, fact, wanted):
+    """Whether a condition of a policy is met. One that is not known here is taken as not met."""
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    if fact and operator in ("ArnLike", "ArnEquals", "StringLike"):
+        return any(fnmatch.fnmatchcase(fact, pattern) for pattern in wanted)
+    return operator == "StringEquals" and fact in wanted
 
 
 def attach(options):
@@ -277,7 +283,8 @@ def set_trigger(pool, arn, dry_run):
     """Changes the trigger to `arn`, or takes it off, and proves that nothing else has changed."""
     if pool.unknown:
         raise Refusal("This AWS CLI is too old for this user pool, and would reset settings that it does not know ("
-                      + ", ".join(pool.unknown) + "): install the current version 2. Nothing was changed.")
+                      + ", ".join(pool.unknown) + "): install the current version 2, or set the trigger in the console "
+                      "(Extensions, Lambda triggers). Nothing was changed.")
     restore = pool.as_update()
     update = json.loads(json.dumps(restore))
     triggers = update.setdefault("LambdaConfig", {})

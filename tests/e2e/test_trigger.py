@@ -319,6 +319,27 @@ class AttachAndDetach(Case):
         self.make("attach")
         self.assertEqual(self.describe()["LambdaConfig"]["PostAuthentication"], self.function)
 
+    def test_a_permission_has_to_be_for_this_pool_whatever_its_conditions(self):
+        def policy(**conditions):
+            return {"Policy": json.dumps({"Statement": [{
+                "Effect": "Allow", "Principal": {"Service": "cognito-idp.amazonaws.com"},
+                "Action": "lambda:InvokeFunction", "Condition": conditions}]})}
+
+        this_account, other_account = {"AWS:SourceAccount": [ACCOUNT]}, {"AWS:SourceAccount": ["210987654321"]}
+        for granted, conditions in [
+            (True, {}),
+            (True, {"ArnLike": {"AWS:SourceArn": f"arn:aws:cognito-idp:{REGION}:*:userpool/*"}}),
+            (True, {"StringEquals": this_account, "StringLike": {"aws:SourceArn": [OTHER, self.pool_arn]}}),
+            (False, {"StringEquals": other_account}),
+            (False, {"StringNotEquals": this_account}),
+            (False, {"ArnEquals": {"AWS:SourceArn": self.pool_arn[:-1]}}),
+            (False, {"StringLike": {"aws:PrincipalOrgID": "*"}}),
+        ]:
+            with self.subTest(conditions):
+                self.aws.also["/2015-03-31/functions/userhub-signin/policy"] = lambda answer: policy(**conditions)
+                printed = self.make("attach", "DRY_RUN=1", code=0 if granted else 1)
+                self.assertEqual("Every sign-in would fail" in printed, not granted)
+
     def test_a_function_that_cannot_work_is_not_attached(self):
         before = self.describe()
         configuration = "/2015-03-31/functions/userhub-signin/configuration"
