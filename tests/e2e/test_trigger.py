@@ -109,7 +109,7 @@ class Case(unittest.TestCase):
         return answer
 
     def as_aws_refuses(self, body):
-        update = json.loads(body)
+        self.update = update = json.loads(body)
         if ("UnusedAccountValidityDays" in update.get("AdminCreateUserConfig", {})
                 and "TemporaryPasswordValidityDays" in update.get("Policies", {}).get("PasswordPolicy", {})):
             return Response(json.dumps({"__type": "InvalidParameterException", "message": "one of the two"}), 400)
@@ -188,6 +188,7 @@ class AttachAndDetach(Case):
         attached["LambdaConfig"]["PostAuthentication"] = self.function
         self.assertEqual((self.describe(), self.mfa()), (attached, mfa))
         self.assertEqual(self.aws.calls.count("UpdateUserPool"), 1)
+        self.assertEqual(self.update["PoolName"], "customers")  # moto never changes a name
 
         [description, restore, update] = self.saved()
         described = json.loads(description.read_text())["UserPool"]
