@@ -62,7 +62,7 @@ watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this s
 invoke: need-cargo-lambda ## send a sample event to `make watch` (EVENT=events/….json)
 	@cargo lambda invoke userhub-signin --invoke-address 127.0.0.1 --data-file '$(EVENT)'
 
-setup: $(TOOLS)/.installed ## install the extra tools (cargo-lambda, SAM) into .tools; needs Python 3.10 or later
+setup: $(TOOLS)/.installed ## install the extra tools (cargo-lambda, SAM) into .tools; needs Python 3.11 or later
 	@cargo lambda --version && sam --version
 
 deploy: sam-build ## deploy template.yaml with SAM, which asks for everything the first time (GUIDED=1: again; ARCH=arm64)
@@ -115,7 +115,8 @@ $(TOOLS)/e2e/.installed: scripts/e2e.txt scripts/checkov.txt tests/e2e/package.j
 
 # A virtual environment, and what a file of requirements pins: all that they depend on is in it as well.
 install = python3 -m venv '$(1)' || { echo 'python3 with its venv module is needed (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }; \
-	'$(1)/bin/pip' install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $(2)
+	'$(1)/bin/pip' install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $(2) && \
+	'$(1)/bin/pip' check --disable-pip-version-check >/dev/null || { echo '$(2) does not fit this Python; 3.11 to 3.13 are tested' >&2; exit 2; }
 
 # Cargo knows whether it has something to do.
 target/release/userhub-signin: FORCE

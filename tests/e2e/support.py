@@ -1,5 +1,6 @@
 """What the end-to-end tests start. All of it listens on this machine, and ends by itself after five minutes at most."""
 
+import atexit
 import copy
 import io
 import json
@@ -82,8 +83,10 @@ class Process:
         self.process = subprocess.Popen(
             ["timeout", "--kill-after=5", "300", *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, env={**ENVIRONMENT, **(environment or {})}, **options)
-        self.reader = threading.Thread(target=lambda: self.lines.extend(iter(self.process.stdout.readline, "")))
+        self.reader = threading.Thread(target=lambda: self.lines.extend(iter(self.process.stdout.readline, "")),
+                                       daemon=True)
         self.reader.start()
+        atexit.register(self.process.terminate)  # `timeout` passes it on; nothing happens to what has ended
 
     def wait_for(self, pattern, count=1):
         """The first line with the pattern, once there are so many of them."""
