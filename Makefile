@@ -10,6 +10,8 @@ FUNCTION ?= userhub-signin
 REPLACE ?=
 DRY_RUN ?=
 GUIDED ?=
+# In the environment a value needs no quoting, whatever is in it.
+export EVENT FAULT USER_POOL_ID FUNCTION
 
 OPTIONS := EVENT FAULT ARCH BINARY USER_POOL_ID FUNCTION REPLACE DRY_RUN GUIDED
 GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
@@ -32,7 +34,7 @@ help: ## list the targets
 
 run: $(BINARY) ## one sign-in through the real function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|302|401|429|500|slow)
 	@cargo build $(QUIET) --locked --example local
-	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' target/debug/examples/local '$(EVENT)' '$(FAULT)'
+	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' target/debug/examples/local "$$EVENT" "$$FAULT"
 
 test: $(BINARY) ## all tests: units, and the release binary from outside (needs only Rust)
 	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' cargo test $(QUIET) --locked
@@ -60,7 +62,7 @@ watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this s
 	@cargo lambda watch --invoke-address 127.0.0.1
 
 invoke: need-cargo-lambda ## send a sample event to `make watch` (EVENT=events/….json)
-	@cargo lambda invoke userhub-signin --invoke-address 127.0.0.1 --data-file '$(EVENT)'
+	@cargo lambda invoke userhub-signin --invoke-address 127.0.0.1 --data-file "$$EVENT"
 
 setup: $(TOOLS)/.installed ## install the extra tools (cargo-lambda, SAM) into .tools; needs Python 3.11 or later
 	@cargo lambda --version && sam --version
@@ -78,9 +80,9 @@ status: ## what is attached, may Cognito invoke it, are its settings there, were
 	@$(TRIGGER) status
 
 smoke: ## invoke the deployed function with a sample event (USER_POOL_ID=…, EVENT=events/….json)
-	@$(TRIGGER) smoke --event '$(EVENT)'
+	@$(TRIGGER) smoke --event "$$EVENT"
 
-TRIGGER = python3 scripts/trigger.py --user-pool-id '$(USER_POOL_ID)' --function '$(FUNCTION)'
+TRIGGER = python3 scripts/trigger.py --user-pool-id "$$USER_POOL_ID" --function "$$FUNCTION"
 
 # SAM would deploy a binary for one processor as a function for the other, and every sign-in would fail. So the template
 # that it built takes no other processor than that of the binary which it built.

@@ -81,7 +81,8 @@ class Aws:
         """The answer, and what the CLI logged."""
         command = ["aws", "--region", self.region, "--output", "json", *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "AWS_PAGER": ""})
+            done = subprocess.run(command, capture_output=True, text=True,
+                                  env={**os.environ, "AWS_PAGER": "", "AWS_CLI_AUTO_PROMPT": "off"})
         except FileNotFoundError:
             raise Refusal("The AWS CLI is missing: see https://docs.aws.amazon.com/cli/latest/userguide/"
                           "getting-started-install.html") from None
