@@ -45,6 +45,7 @@ test-zip: build ## the same tests on the binary in the zip that `make build` mak
 	@$(MAKE) --no-print-directory test BINARY=target/lambda/userhub-signin/unzipped/bootstrap
 
 e2e: $(BINARY) $(TOOLS)/.installed $(TOOLS)/e2e/.installed ## sign-ins through Cognito and Lambda emulators, and everything that touches AWS (needs Python and Node.js)
+	@'$(TOOLS)/e2e/bin/ruff' check --quiet scripts tests/e2e
 	@cargo build $(QUIET) --locked --example userhub
 	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' PATH="$(TOOLS)/e2e/bin:$(TOOLS)/e2e/node_modules/.bin:$$PATH" \
 		MOTO_IAM_LOAD_MANAGED_POLICIES=true '$(TOOLS)/e2e/bin/python' -m unittest discover --start-directory tests/e2e --buffer
@@ -87,6 +88,8 @@ TRIGGER = python3 scripts/trigger.py --user-pool-id "$$USER_POOL_ID" --function 
 # SAM would deploy a binary for one processor as a function for the other, and every sign-in would fail. So the template
 # that it built takes no other processor than that of the binary which it built.
 sam-build: known-arch need-cargo-lambda need-sam
+	@mkdir -p target
+	@echo 'building with SAM; the first time takes a minute or two'
 	@sam build --parameter-overrides Architecture=$(ARCH) >target/sam-build.log 2>&1 || { cat target/sam-build.log >&2; exit 1; }
 	@sed -i.whole -e '/^  Architecture:/,/^  LogLevel:/ { /- $(OTHER_ARCH)$$/d; s/Default: .*/Default: $(ARCH)/; }' .aws-sam/build/template.yaml
 	@test "$$(od -An -tu2 -j18 -N2 .aws-sam/build/Function/bootstrap | tr -d ' ')" = $(ELF_MACHINE) || \

@@ -152,7 +152,7 @@ def unknown_fields(raw, parsed, path=""):
             elif value is not None:  # the CLI leaves nulls out
                 yield f"{path}{key}"
     elif isinstance(raw, list) and isinstance(parsed, list):
-        for one, other in zip(raw, parsed):
+        for one, other in zip(raw, parsed, strict=True):
             yield from unknown_fields(one, other, path)
 
 
@@ -300,7 +300,7 @@ def set_trigger(pool, arn, dry_run):
         print(f"unchanged   {len(before)} settings; this was DRY_RUN, nothing was changed")
         return 0
 
-    stem = SAVED / f"{pool.id}-{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%S.%fZ}"
+    stem = SAVED / f"{pool.id}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S.%fZ}"
     described = save(stem, "description", {"UserPool": pool.description, "MfaConfig": pool.mfa})
     print(f"saved       {described}")
     restoring = save(stem, "restore", restore)
@@ -313,8 +313,8 @@ def set_trigger(pool, arn, dry_run):
     try:
         after = UserPool(pool.id)
     except Refusal as refusal:
-        raise Refusal(f"The update was made, but what it changed could not be checked: compare the pool with {described}"
-                      f"\n{refusal}") from refusal
+        raise Refusal("The update was made, but what it changed could not be checked: compare the pool with "
+                      f"{described}\n{refusal}") from refusal
     if after.trigger != arn:
         raise Refusal(f"AWS took the update, but the trigger is {after.trigger or '(none)'}: run this again.")
     key = f"LambdaConfig.{TRIGGER}"

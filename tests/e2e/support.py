@@ -23,7 +23,6 @@ import botocore.config
 from moto.cloudformation.models import cloudformation_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from samtranslator.translator.transform import transform
-from samtranslator.yaml_helper import yaml_parse
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
@@ -34,7 +33,8 @@ ACCOUNT = "123456789012"  # moto's
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 # What every program here finds in its environment: nothing of the user's own AWS accounts.
 ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "USERHUB_", "AMAZON_", "SAM_"))},
+    **{name: value for name, value in os.environ.items()
+       if not name.startswith(("AWS_", "USERHUB_", "AMAZON_", "SAM_"))},
     **CREDENTIALS,
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

@@ -39,7 +39,8 @@ def talk(command, folder, environment, answers):
             else:
                 question = said.splitlines()[-1] if said else ""
                 if question.endswith(": "):
-                    answer = next((answer for name, answer in answers.items() if f" {name} " in f"{question[:-2]} "), "")
+                    asked = f"{question[:-2]} "
+                    answer = next((answer for name, answer in answers.items() if f" {name} " in asked), "")
                     os.write(terminal, f"{answer}\n".encode())
     finally:
         os.close(terminal)

@@ -57,8 +57,9 @@ class SignIns(unittest.TestCase):
         function = Lambda(base_url or userhub.base_url, self.lambda_port)
         self.addCleanup(function.stop)
         for user in users:
-            answer = aws(self.url, "cognito-idp", "initiate-auth", "--client-id", app, "--auth-flow",
-                         "USER_PASSWORD_AUTH", "--auth-parameters", json.dumps({"USERNAME": user, "PASSWORD": PASSWORD}))
+            answer = aws(
+                self.url, "cognito-idp", "initiate-auth", "--client-id", app, "--auth-flow", "USER_PASSWORD_AUTH",
+                "--auth-parameters", json.dumps({"USERNAME": user, "PASSWORD": PASSWORD}))
             self.assertTrue(answer["AuthenticationResult"]["AccessToken"])
             self.assertTrue(answer["AuthenticationResult"]["IdToken"])
         # cognito-local lets a user in even if the trigger fails; Cognito does not.

@@ -92,7 +92,7 @@ class Source(unittest.TestCase):
                     "--skip-download", "--output", "json", check=False).stdout)["results"]
             self.assertEqual([(found["check_id"], found["resource"]) for found in scan["failed_checks"]], [])
             self.assertGreater(len(scan["passed_checks"]), 10)
-            skipped |= {found["check_id"]: found["check_result"]["suppress_comment"] for found in scan["skipped_checks"]}
+            skipped |= {skip["check_id"]: skip["check_result"]["suppress_comment"] for skip in scan["skipped_checks"]}
         self.assertEqual(skipped, noted, "every accepted finding has its reason, and every reason its finding")
 
     def test_every_parameter_is_described_and_has_a_pattern_or_values(self):
@@ -108,7 +108,7 @@ class Source(unittest.TestCase):
 
     def test_patterns_take_what_is_meant_and_nothing_else(self):
         for name, good, bad in [
-            ("UserPoolId", ["eu-west-1_AbCd12345", "us-gov-west-1_Ab1"], ["", "eu-west-1", "AbCd12345", "eu-west-1_a b"]),
+            ("UserPoolId", [POOL, "us-gov-west-1_Ab1"], ["", "eu-west-1", "AbCd12345", "eu-west-1_a b"]),
             ("ConnectionId", ["", "conn_AbCd-1"], ["conn 1", "conn/1", "conn@1"]),
             ("AdminKey", ["", "none", KEY], ["two words", "line\nbreak"]),
             ("AdminKeySecretArn", ["", SECRET], ["userhub/key", SECRET.replace("secret:", "", 1).replace(":sec", "")]),
@@ -120,8 +120,8 @@ class Source(unittest.TestCase):
             ("FunctionName", ["userhub-signin", "a"], ["", "a b", "a:b", "x" * 65]),
             ("KmsKeyArn", ["", KMS_KEY], [f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/key", VERSION]),
             ("AlarmTopicArn", ["", TOPIC], ["alarms", TOPIC + ".fifo"]),
-            ("PortalDomain", ["", "portal.example.com"], ["https://portal.example.com", "localhost", "Portal.example.com",
-                                                          "portal.example.com/", "-a.example.com"]),
+            ("PortalDomain", ["", "portal.example.com"],
+             ["https://portal.example.com", "localhost", "Portal.example.com", "portal.example.com/", "-a.org"]),
             ("PortalIdentityProviders", ["COGNITO", "My SAML-1"], ["a/b", ""]),
         ]:
             pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
@@ -264,7 +264,8 @@ class Deployed(unittest.TestCase):
         self.assertNotIn("ReservedConcurrentExecutions", properties)
 
     def test_the_role_writes_its_own_logs_and_nothing_else(self):
-        name = self.ask("lambda", "get-function-configuration", "--function-name", "userhub-signin")["Role"].split("/")[-1]
+        function = self.ask("lambda", "get-function-configuration", "--function-name", "userhub-signin")
+        name = function["Role"].split("/")[-1]
         self.assertEqual(self.ask("iam", "list-attached-role-policies", "--role-name", name)["AttachedPolicies"], [])
         self.assertEqual(self.ask("iam", "list-role-policies", "--role-name", name)["PolicyNames"], ["write-own-logs"])
         policy = self.ask("iam", "get-role-policy", "--role-name", name, "--policy-name", "write-own-logs")
@@ -306,7 +307,8 @@ class Deployed(unittest.TestCase):
         self.assertEqual([action for action in actions if re.search("Pool|Client|Provider|Domain|Mfa|\\*", action)],
                          ["cognito-idp:DescribeUserPool"])
         known = boto3.client("cognito-idp", REGION).meta.service_model.operation_names
-        self.assertLessEqual({action.split(":")[1] for action in actions}, set(known), "a misspelt action permits nothing")
+        named = {action.split(":")[1] for action in actions}
+        self.assertLessEqual(named, set(known), "a misspelt action permits nothing")
 
         [key] = self.ask("iam", "list-access-keys", "--user-name", user["UserName"])["AccessKeyMetadata"]
         secret = self.properties("ConnectionAccessKeySecret")

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import functools
 import json
 import shlex
 import time
@@ -63,7 +64,9 @@ EVERYTHING = {
         "InviteMessageTemplate": {"SMSMessage": "{username} {####}", "EmailMessage": "{username} {####}",
                                   "EmailSubject": "Welcome"},
     },
-    "UserPoolAddOns": {"AdvancedSecurityMode": "ENFORCED", "AdvancedSecurityAdditionalFlows": {"CustomAuthMode": "AUDIT"}},
+    "UserPoolAddOns": {
+        "AdvancedSecurityMode": "ENFORCED", "AdvancedSecurityAdditionalFlows": {"CustomAuthMode": "AUDIT"},
+    },
     "AccountRecoverySetting": {"RecoveryMechanisms": [{"Priority": 1, "Name": "admin_only"}]},
     "UserPoolTier": "PLUS",
     "KeyConfiguration": {"KeyType": "CUSTOMER_MANAGED_KEY", "KmsKeyArn": KEY},
@@ -321,7 +324,7 @@ class AttachAndDetach(Case):
         self.assertEqual(self.describe()["LambdaConfig"]["PostAuthentication"], self.function)
 
     def test_a_permission_has_to_be_for_this_pool_whatever_its_conditions(self):
-        def policy(**conditions):
+        def policy(conditions, _):
             return {"Policy": json.dumps({"Statement": [{
                 "Effect": "Allow", "Principal": {"Service": "cognito-idp.amazonaws.com"},
                 "Action": "lambda:InvokeFunction", "Condition": conditions}]})}
@@ -337,7 +340,7 @@ class AttachAndDetach(Case):
             (False, {"StringLike": {"aws:PrincipalOrgID": "*"}}),
         ]:
             with self.subTest(conditions):
-                self.aws.also["/2015-03-31/functions/userhub-signin/policy"] = lambda answer: policy(**conditions)
+                self.aws.also["/2015-03-31/functions/userhub-signin/policy"] = functools.partial(policy, conditions)
                 printed = self.make("attach", "DRY_RUN=1", code=0 if granted else 1)
                 self.assertEqual("Every sign-in would fail" in printed, not granted)
 
@@ -421,7 +424,8 @@ class Status(Case):
         printed = self.make("status")
         self.assertIn(f"attached    {self.function}", printed)
         self.assertIn("Cognito may invoke it", printed)
-        self.assertIn("USERHUB_ADMIN_KEY present, AMAZON_COGNITO_CONNECTION_ID present, USERHUB_BASE_URL absent", printed)
+        self.assertIn("USERHUB_ADMIN_KEY present, AMAZON_COGNITO_CONNECTION_ID present, USERHUB_BASE_URL absent",
+                      printed)
         self.assertIn("1 reported, 1 not reported (timed_out 1); the last at 2026-01-01T00:00:01Z", printed)
         self.assertNotIn("problem", printed)
         self.assertNotIn("UpdateUserPool", self.aws.calls)
