@@ -8,6 +8,7 @@ import argparse
 import ast
 import base64
 import collections
+import copy
 import datetime
 import fnmatch
 import json
@@ -59,13 +60,14 @@ class AwsError(Refusal):
     def __init__(self, region, command, stderr):
         lines = [line.strip() for line in stderr.splitlines() if line.strip()] or ["nothing"]
         # The last line, but where later ones give details of it.
-        self.said = next((line for line in reversed(lines) if "An error occurred (" in line), lines[-1])
-        meanings = (meaning for pattern, meaning in EXPLANATIONS if re.search(pattern, self.said))
+        said = next((line for line in reversed(lines) if "An error occurred (" in line), lines[-1])
+        meanings = (meaning for pattern, meaning in EXPLANATIONS if re.search(pattern, said))
         meaning = next(meanings, "AWS refused.").format(region=region)
-        super().__init__(f"{meaning}\naws {command} says: {self.said}")
+        super().__init__(f"{meaning}\naws {command} says: {said}")
 
-    def is_a(self, code):
-        return f"({code})" in self.said
+
+class NotFound(AwsError):
+    """The AWS CLI failed because AWS has no such thing."""
 
 
 class Aws:
@@ -87,7 +89,8 @@ class Aws:
             raise Refusal("The AWS CLI is missing: see https://docs.aws.amazon.com/cli/latest/userguide/"
                           "getting-started-install.html") from None
         if done.returncode != 0:
-            raise AwsError(self.region, " ".join(arguments[:2]), done.stderr)
+            error = NotFound if "An error occurred (ResourceNotFoundException)" in done.stderr else AwsError
+            raise error(self.region, " ".join(arguments[:2]), done.stderr)
         return json.loads(done.stdout or "{}"), done.stderr
 
 
@@ -103,11 +106,9 @@ class UserPool:
         self.aws = Aws(region_of(pool_id))
         try:
             answer, log = self.aws.with_log("cognito-idp", "describe-user-pool", "--user-pool-id", pool_id, "--debug")
-        except AwsError as error:
-            if error.is_a("ResourceNotFoundException"):
-                raise Missing(f"There is no user pool {pool_id} in this AWS account: see "
-                              f"aws cognito-idp list-user-pools --max-results 60 --region {self.aws.region}") from error
-            raise
+        except NotFound as error:
+            raise Missing(f"There is no user pool {pool_id} in this AWS account: see "
+                          f"aws cognito-idp list-user-pools --max-results 60 --region {self.aws.region}") from error
         self.description = answer["UserPool"]
         self.unknown = sorted(set(unknown_fields(raw_answer(log), answer)))
         self.arn = self.description["Arn"]
@@ -185,11 +186,9 @@ class Function:
                         "{arn: FunctionArn, state: State, reason: StateReason, log_group: LoggingConfig.LogGroup,"
                         " log_format: LoggingConfig.LogFormat,"
                         " variables: keys(not_null(Environment.Variables, `{}`)), trouble: Environment.Error.Message}")
-        except AwsError as error:
-            if error.is_a("ResourceNotFoundException"):
-                raise Missing(f"There is no function {name} in {aws.region}, the region of the user pool: deploy it "
-                              "there with make deploy, or name another with FUNCTION=.") from error
-            raise
+        except NotFound as error:
+            raise Missing(f"There is no function {name} in {aws.region}, the region of the user pool: deploy it "
+                          "there with make deploy, or name another with FUNCTION=.") from error
         self.name = name
         self.arn = found["arn"]
         self.variables = set(found["variables"])
@@ -209,10 +208,8 @@ def cognito_may_invoke(aws, function_name, pool_arn):
     """Whether the function's policy lets Cognito call it for this pool."""
     try:
         policy = json.loads(aws("lambda", "get-policy", "--function-name", function_name)["Policy"])
-    except AwsError as error:
-        if error.is_a("ResourceNotFoundException"):
-            return False
-        raise
+    except NotFound:  # of a policy; that there is a function is known
+        return False
     return any(allows(statement, pool_arn) for statement in policy["Statement"])
 
 
@@ -287,7 +284,7 @@ def set_trigger(pool, arn, dry_run):
                       + ", ".join(pool.unknown) + "): install the current version 2, or set the trigger in the console "
                       "(Extensions, Lambda triggers). Nothing was changed.")
     restore = pool.as_update()
-    update = json.loads(json.dumps(restore))
+    update = copy.deepcopy(restore)
     triggers = update.setdefault("LambdaConfig", {})
     triggers.pop(TRIGGER, None)
     if arn:
@@ -317,14 +314,14 @@ def set_trigger(pool, arn, dry_run):
                       f"{described}\n{refusal}") from refusal
     if after.trigger != arn:
         raise Refusal(f"AWS took the update, but the trigger is {after.trigger or '(none)'}: run this again.")
-    key = f"LambdaConfig.{TRIGGER}"
-    if changes := differences(without(before, key), without(after.settings(), key)):
+    others = without_trigger(before)
+    if changes := differences(others, without_trigger(after.settings())):
         raise Refusal("The trigger is set, but the update changed something else as well:\n" + "\n".join(changes)
                       + "\nTo restore everything, the trigger included:\n" + shlex.join([
                           "aws", "cognito-idp", "update-user-pool", "--region", pool.aws.region,
                           "--cli-input-json", f"file://{restoring}"])
                       + f"\nHow it all was is in {described} (MfaConfig is set with set-user-pool-mfa-config).")
-    print(f"done        {len(without(before, key))} other settings compared with before: none changed")
+    print(f"done        {len(others)} other settings compared with before: none changed")
     return 0
 
 
@@ -335,8 +332,8 @@ def save(stem, what, value):
     return path
 
 
-def without(settings, key):
-    return {path: value for path, value in settings.items() if path != key}
+def without_trigger(settings):
+    return {path: value for path, value in settings.items() if path != f"LambdaConfig.{TRIGGER}"}
 
 
 def differences(before, after):
@@ -345,7 +342,7 @@ def differences(before, after):
 
 
 def status(options):
-    """Says what is attached and how it fares. Fails when sign-ins fail, or go unreported."""
+    """Says what is attached and how it fares. Fails unless the function is attached, can be called and is set up."""
     pool = UserPool(options.user_pool_id)
     trouble = []
 
@@ -398,10 +395,8 @@ def recent_reports(aws, log_group):
         messages = aws("logs", "filter-log-events", "--log-group-name", log_group, "--start-time", str(since),
                        "--filter-pattern", '{ $.outcome = "*" }', "--max-items", str(MOST_LINES), "--query",
                        "events[].message")
-    except AwsError as error:
-        if error.is_a("ResourceNotFoundException"):
-            return f"unknown, there is no log group {log_group}"
-        raise
+    except NotFound:
+        return f"unknown, there is no log group {log_group}"
     lines = [line for line in map(outcome_line, messages) if line]
     kinds = collections.Counter(line.get("error_kind") for line in lines if line["outcome"] == "not_reported")
     reported = len(lines) - sum(kinds.values())
@@ -437,13 +432,13 @@ def smoke(options):
                    "--log-type", "Tail", str(answer))
         received = answer.read_bytes()
     log = base64.b64decode(done.get("LogResult", "")).decode(errors="replace").splitlines()
-    lines = [line for line in log if outcome_line(line)]
+    outcomes = {line: fields["outcome"] for line in log if (fields := outcome_line(line))}
     print("event       " + ("came back byte for byte" if received == sent else "did not come back as it was"))
-    for line in lines or log or ["(no log came with the answer)"]:
+    for line in outcomes or log or ["(no log came with the answer)"]:
         print(f"log         {line}")
     if "FunctionError" in done or received != sent:
         raise Refusal("Sign-ins would fail. Do not attach this function; if it is attached, make detach.")
-    if not any(outcome_line(line)["outcome"] == "reported" for line in lines):
+    if "reported" not in outcomes.values():
         raise Refusal("Sign-ins work, but this one was not seen to be reported; the README's table of error kinds says "
                       "what to do.")
     return 0
