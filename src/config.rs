@@ -1,8 +1,8 @@
 //! Settings, read from the environment and parsed once at start.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::net::IpAddr;
+use std::{fmt, fs};
 
 use reqwest::Url;
 use rustls::RootCertStore;
@@ -12,6 +12,13 @@ use secrecy::SecretString;
 
 /// UserHub's production API, from its Admin API reference.
 const DEFAULT_BASE_URL: &str = "https://api.userhub.com";
+
+/// Longest value, in bytes: what Lambda allows for all of a function's environment variables together
+/// (<https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>). It keeps every request and URL small.
+const VALUE_MAX: usize = 4096;
+
+/// Largest file of certificates, in bytes. All of Mozilla's take 0.2 MiB.
+const CA_CERTS_MAX: u64 = 1024 * 1024;
 
 /// What the function needs to know, in parsed form. White space around a value is dropped, and an empty value counts
 /// as unset.
@@ -80,8 +87,12 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         value
             .to_str()
             .ok_or_else(|| "is not UTF-8 text".to_owned())
-            .map(|value| Some(value.trim()).filter(|value| !value.is_empty()))
-            .and_then(parse)
+            .map(str::trim)
+            .and_then(|value| match value.len() {
+                0 => parse(None),
+                1..=VALUE_MAX => parse(Some(value)),
+                _ => Err("is longer than the 4 KB that Lambda allows for all variables".to_owned()),
+            })
             .map_err(|what| self.problems.push(Problem { variable, what }))
             .ok()
     }
@@ -136,9 +147,15 @@ fn is_loopback(url: &Url) -> bool {
 fn extra_ca_certs(path: Option<&str>) -> Result<RootCertStore, String> {
     let mut extra = RootCertStore::empty();
     if let Some(path) = path {
-        let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect)
-            .map_err(|error| format!("names a file that cannot be read as PEM: {error}"))?;
+        let unreadable = |error| format!("names a file that cannot be read: {error}");
+        let file = fs::metadata(path).map_err(unreadable)?; // a look first: opening a pipe would wait for its other end
+        if !file.is_file() || file.len() > CA_CERTS_MAX {
+            return Err("must name a file of 1 MiB at most".into());
+        }
+        // What is wrong with its text stays unsaid, as the error may quote the file.
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(&fs::read(path).map_err(unreadable)?)
+            .collect::<Result<_, _>>()
+            .map_err(|_| "names a file that is not PEM")?;
         if certificates.is_empty() {
             return Err("names a file without a certificate: it must hold PEM blocks 'BEGIN CERTIFICATE'".into());
         }

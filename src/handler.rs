@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
-use lambda_runtime::LambdaEvent;
+use lambda_runtime::{Context, LambdaEvent};
 use reqwest::StatusCode;
 use serde_json::value::RawValue;
 use tracing::{error, info};
@@ -13,6 +13,10 @@ use tracing::{error, info};
 use crate::error::Error;
 use crate::event;
 use crate::userhub::Client;
+
+/// How long before Lambda's deadline a report is given up: time to log that and to hand the event back, with the 7 % of a
+/// core that 128 MB get. The deadline is that near only where the function's own time limit is under 2.2 s.
+const ANSWER_TIME: Duration = Duration::from_millis(200);
 
 /// Reports one sign-in, logs how that went, and gives the event back as it came: the bytes of its JSON value. White
 /// space around the value, which Cognito does not send, is gone before it gets here.
@@ -25,14 +29,21 @@ pub async fn handle(
 ) -> Result<Box<RawValue>, Infallible> {
     let LambdaEvent { payload, context } = event;
     let start = Instant::now();
-    let outcome = AssertUnwindSafe(report(client, &payload)).catch_unwind().await.unwrap_or(Err(Error::Panic));
+    let outcome =
+        AssertUnwindSafe(report(client, &payload, &context)).catch_unwind().await.unwrap_or(Err(Error::Panic));
     log(&outcome, start, &context.request_id);
     Ok(payload)
 }
 
-async fn report(client: &Result<Client, Error>, event: &RawValue) -> Result<StatusCode, Error> {
+async fn report(client: &Result<Client, Error>, event: &RawValue, context: &Context) -> Result<StatusCode, Error> {
     let client = client.as_ref().map_err(Clone::clone)?;
-    client.report_sign_in(&event::user_name(event)?).await
+    client.report_sign_in(&event::user_name(event)?, time_left(context.deadline())).await
+}
+
+/// How long a report may take before `deadline`. A deadline that has passed already speaks of a wrong clock, for Lambda
+/// would have ended this process: it does not count.
+fn time_left(deadline: SystemTime) -> Duration {
+    deadline.duration_since(SystemTime::now()).map_or(Duration::MAX, |left| left.saturating_sub(ANSWER_TIME))
 }
 
 /// One line for each sign-in; the README lists the fields.

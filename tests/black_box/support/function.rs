@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value};
 
-use super::runtime_api::RuntimeApi;
+use super::runtime_api::{FUNCTION_TIMEOUT, Manners, RuntimeApi};
 use super::{ADMIN_KEY, CONNECTION_ID, UserHub};
 
 /// The promise: the event is back after 2 s at most. The rest is slack for a busy machine, well inside Cognito's 5 s.
@@ -108,7 +109,13 @@ impl Function {
     /// has a line about it.
     #[track_caller]
     pub fn sign_in(&self, event: &[u8]) -> SignIn {
-        let (request_id, elapsed) = self.return_event(event);
+        self.sign_in_by(SystemTime::now() + FUNCTION_TIMEOUT, event)
+    }
+
+    /// As [`Self::sign_in`], with the deadline that Lambda tells the function.
+    #[track_caller]
+    pub fn sign_in_by(&self, deadline: SystemTime, event: &[u8]) -> SignIn {
+        let (request_id, elapsed) = self.return_event_by(deadline, event);
         let line = self.line_with(&request_id);
         self.sign_ins.lock().unwrap().push(request_id);
         SignIn { elapsed, line }
@@ -117,10 +124,15 @@ impl Function {
     /// As [`Self::sign_in`] for a function whose log has no line about the event.
     #[track_caller]
     pub fn return_event(&self, event: &[u8]) -> (String, Duration) {
+        self.return_event_by(SystemTime::now() + FUNCTION_TIMEOUT, event)
+    }
+
+    #[track_caller]
+    fn return_event_by(&self, deadline: SystemTime, event: &[u8]) -> (String, Duration) {
         let mut user_names = self.user_names.lock().unwrap();
         let request_id = format!("00000000-0000-4000-8000-{:012}", user_names.len());
         user_names.push(user_name(event));
-        let answer = self.runtime_api.invoke(&request_id, event);
+        let answer = self.runtime_api.invoke(&request_id, event, deadline);
         assert_eq!(answer.verdict, "response", "the sign-in fails: {}", String::from_utf8_lossy(&answer.body));
         assert!(answer.body == event, "another event came back: {}", String::from_utf8_lossy(&answer.body));
         assert!(answer.elapsed < ANSWER_LIMIT, "the event came back after {:?}", answer.elapsed);
@@ -138,6 +150,47 @@ impl Function {
     #[track_caller]
     pub fn wait_until_ready(&self) -> Duration {
         wait_for(|| self.runtime_api.ready_at()).expect("the function asks for an event") - self.started_at
+    }
+
+    /// How the Runtime API treats the function from its next reply on.
+    pub fn set_manners(&self, manners: Manners) {
+        self.runtime_api.set_manners(manners);
+    }
+
+    /// As Lambda does between two events.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// As [`Self::sign_in`], with an event that arrives while the function is still frozen.
+    #[track_caller]
+    pub fn thaw_and_sign_in(&self, event: &[u8]) -> SignIn {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(20));
+                self.signal(Signal::CONT);
+            });
+            self.sign_in(event)
+        })
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).expect("the function runs");
+    }
+
+    /// How the process ended, within 5 s.
+    #[track_caller]
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        let ended = wait_for(|| self.process.try_wait().expect("a status"));
+        ended.expect("the function ends")
+    }
+
+    /// What Linux says about the process: a field of `/proc/<id>/status`, in KiB.
+    #[cfg(target_os = "linux")]
+    pub fn status_kib(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a running process");
+        let line = status.lines().find(|line| line.starts_with(field)).expect("a field of that name");
+        line.split_ascii_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
     }
 
     pub fn id(&self) -> u32 {
@@ -227,7 +280,7 @@ fn collect_lines(pipe: impl Read + Send + 'static, log: &Arc<Mutex<Vec<String>>>
 }
 
 /// Asks again and again, for 5 s at most.
-fn wait_for<T>(ask: impl Fn() -> Option<T>) -> Option<T> {
+fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let give_up = Instant::now() + Duration::from_secs(5);
     loop {
         let answer = ask();

@@ -1,6 +1,7 @@
 //! The shipped binary between a local Lambda Runtime API and a strict stand-in for UserHub. The tests and `make run`
 //! share it.
 
+mod authority;
 mod function;
 mod http;
 mod runtime_api;
@@ -10,7 +11,9 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
 
+pub use authority::{Authority, certificate_for};
 pub use function::{Function, Settings, SignIn, binary};
+pub use runtime_api::Manners;
 pub use userhub::{Reply, Step, UserHub, answer};
 
 /// A key that is easy to find wherever it must not be.

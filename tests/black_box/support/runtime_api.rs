@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use socket2::SockRef;
+
 use super::http::Request;
 
 const VERSION: &str = "/2018-06-01/runtime";
 
 /// How long Cognito waits, and so the longest that Lambda may let the function work on one event.
-const FUNCTION_TIMEOUT: Duration = Duration::from_secs(5);
+pub const FUNCTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct RuntimeApi {
     pub address: SocketAddr,
@@ -27,12 +29,27 @@ struct FunctionSide {
     events: Mutex<Receiver<Event>>,
     answers: Sender<Answer>,
     ready_at: Mutex<Option<Instant>>,
+    manners: Mutex<Manners>,
     handed_over_at: Mutex<Instant>,
+}
+
+/// How this Runtime API treats the function's connections.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Manners {
+    /// Keeps them, as Lambda does.
+    Keep,
+    /// Closes each after a reply.
+    CloseAfterReply,
+    /// Sends replies in pieces, a tenth of a second apart.
+    Drip,
+    /// Resets them instead of replying, and takes no new ones.
+    Gone,
 }
 
 struct Event {
     request_id: String,
     body: Vec<u8>,
+    deadline: SystemTime,
 }
 
 /// What the function made of one event.
@@ -55,26 +72,38 @@ impl RuntimeApi {
             events: Mutex::new(event_receiver),
             answers: answer_sender,
             ready_at: Mutex::new(None),
+            manners: Mutex::new(Manners::Keep),
             handed_over_at: Mutex::new(Instant::now()),
         });
         let shared = Arc::clone(&function);
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let shared = Arc::clone(&shared);
+                if *shared.manners.lock().unwrap() == Manners::Gone {
+                    break;
+                }
                 thread::spawn(move || shared.serve(stream.expect("a connection")));
             }
         });
         Self { address, events, answers: Mutex::new(answers), function }
     }
 
-    /// Hands over one event and waits for the function's answer, longer than Cognito would.
-    pub fn invoke(&self, request_id: &str, event: &[u8]) -> Answer {
+    /// Hands over one event, to be answered by `deadline`, and waits for the function's answer, longer than Cognito would.
+    pub fn invoke(&self, request_id: &str, event: &[u8], deadline: SystemTime) -> Answer {
         self.events
-            .send(Event { request_id: request_id.to_owned(), body: event.to_vec() })
+            .send(Event { request_id: request_id.to_owned(), body: event.to_vec(), deadline })
             .expect("the local Runtime API runs");
         let answer = self.answers.lock().unwrap().recv_timeout(2 * FUNCTION_TIMEOUT).expect("the function answers");
         assert_eq!(answer.request_id, request_id, "an answer to another event");
         answer
+    }
+
+    pub fn set_manners(&self, manners: Manners) {
+        *self.function.manners.lock().unwrap() = manners;
+        if manners == Manners::Gone {
+            // For a function that waits for its next event.
+            self.events.send(Event { request_id: String::new(), body: Vec::new(), deadline: UNIX_EPOCH }).ok();
+        }
     }
 
     /// When the function first asked for an event.
@@ -98,7 +127,16 @@ impl FunctionSide {
                 self.take_answer(path, request.body.clone());
                 b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_vec()
             };
-            if stream.write_all(&reply).is_err() {
+            let manners = *self.manners.lock().unwrap();
+            let sent = match manners {
+                Manners::Keep | Manners::CloseAfterReply => stream.write_all(&reply),
+                Manners::Drip => reply.chunks(reply.len().div_ceil(3)).try_for_each(|piece| {
+                    thread::sleep(Duration::from_millis(100));
+                    stream.write_all(piece)
+                }),
+                Manners::Gone => SockRef::from(&stream).set_linger(Some(Duration::ZERO)), // closing then sends a RST
+            };
+            if sent.is_err() || matches!(manners, Manners::CloseAfterReply | Manners::Gone) {
                 return;
             }
         }
@@ -115,7 +153,7 @@ impl FunctionSide {
 }
 
 fn next_event(event: &Event) -> Vec<u8> {
-    let deadline = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970") + FUNCTION_TIMEOUT;
+    let deadline = event.deadline.duration_since(UNIX_EPOCH).expect("a time after 1970");
     let head = format!(
         "HTTP/1.1 200 OK\r\n\
          Content-Type: application/json\r\n\

@@ -47,6 +47,8 @@ pub struct Report {
     pub user_name: String,
     /// Counts from 0.
     pub connection: usize,
+    /// The function's end of the connection.
+    pub peer: SocketAddr,
     pub request: Request,
 }
 
@@ -148,12 +150,13 @@ impl Shared {
             seen.connections - 1
         };
         tcp.set_nodelay(true).expect("nodelay");
+        let Ok(peer) = tcp.peer_addr() else { return }; // hung up already
         let handle = tcp.try_clone().expect("a second handle");
         let mut stream: Box<dyn Stream> = match &self.tls {
             None => Box::new(tcp),
             Some(tls) => Box::new(StreamOwned::new(ServerConnection::new(Arc::clone(tls)).expect("TLS"), tcp)),
         };
-        if let Err(error) = self.answer_requests(&mut stream, &handle, connection)
+        if let Err(error) = self.answer_requests(&mut stream, &handle, connection, peer)
             && is_violation(&error)
         {
             self.seen.lock().unwrap().violations.push(error.to_string());
@@ -161,12 +164,18 @@ impl Shared {
     }
 
     /// `Err` when the connection is over but for an end between two requests.
-    fn answer_requests(&self, stream: &mut dyn Stream, tcp: &TcpStream, connection: usize) -> io::Result<()> {
+    fn answer_requests(
+        &self,
+        stream: &mut dyn Stream,
+        tcp: &TcpStream,
+        connection: usize,
+        peer: SocketAddr,
+    ) -> io::Result<()> {
         while let Some(request) = Request::read(stream)? {
             let reply = {
                 let mut seen = self.seen.lock().unwrap();
-                match parse(&request, connection) {
-                    Ok(report) => seen.reports.push(report),
+                match user_name(&request) {
+                    Ok(user_name) => seen.reports.push(Report { user_name, connection, peer, request }),
                     Err(violation) => seen.violations.push(format!("{violation}: {request:?}")),
                 }
                 seen.requests += 1;
@@ -213,11 +222,11 @@ fn perform(step: Step, stream: &mut dyn Stream, tcp: &TcpStream) -> io::Result<(
     }
 }
 
-/// The report in a request, if it is exactly what UserHub's Admin API documents.
-fn parse(request: &Request, connection: usize) -> Result<Report, String> {
+/// The user in a report, if the request is exactly what UserHub's Admin API documents.
+fn user_name(request: &Request) -> Result<String, String> {
     let expect = |what: &str, found: Option<&str>, expected: &str| match found {
         Some(found) if found == expected => Ok(()),
-        _ => Err(format!("{what} is {found:?}, not {expected:?}")),
+        _ => Err(format!("{what} is {found:?}, not {expected:?}").replace(ADMIN_KEY, "*****")),
     };
     expect("method", Some(&request.method), "POST")?;
     expect("body", std::str::from_utf8(&request.body).ok(), r#"{"type":"SIGNIN"}"#)?;
@@ -244,6 +253,5 @@ fn parse(request: &Request, connection: usize) -> Result<Report, String> {
     if user.is_empty() || user.contains(['/', '?', '#', '@', ':', '\\']) {
         return Err("the user name is empty or leaves its path segment".to_owned());
     }
-    let user_name = percent_decode_str(user).decode_utf8().map_err(|error| error.to_string())?.into_owned();
-    Ok(Report { user_name, connection, request: request.clone() })
+    percent_decode_str(user).decode_utf8().map(Into::into).map_err(|error| error.to_string())
 }

@@ -1,0 +1,1 @@
+//! Answers of a UserHub, or of somebody in its place, that means harm.

@@ -1,0 +1,100 @@
+//! The edges of Lambda itself: its deadline, its clock, its Runtime API, its signals.
+
+use std::os::unix::process::ExitStatusExt;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::Signal;
+
+use crate::support::{EVENT, Function, Manners, Step, UserHub, answer};
+
+#[test]
+fn gives_the_event_back_before_a_deadline_that_is_near() {
+    let userhub = UserHub::replying([vec![Step::Hang]]);
+    let function = Function::reporting_to(&userhub);
+    for left in [300, 700, 1200, 1900].map(Duration::from_millis) {
+        let sign_in = function.sign_in_by(SystemTime::now() + left, EVENT);
+        sign_in.assert_not_reported("timed_out", None);
+        assert!(sign_in.elapsed < left, "{left:?} were left, and the event came back after {:?}", sign_in.elapsed);
+        userhub.only_report();
+    }
+    // Too near for a report: no time to send one.
+    let sign_in = function.sign_in_by(SystemTime::now() + Duration::from_millis(150), EVENT);
+    sign_in.assert_not_reported("timed_out", None);
+    assert!(sign_in.elapsed < Duration::from_millis(150), "{:?}", sign_in.elapsed);
+    userhub.reports();
+}
+
+#[test]
+fn takes_the_time_that_is_left() {
+    let userhub = UserHub::replying([[vec![Step::Wait(Duration::from_millis(500))], answer(200, "{}")].concat()]);
+    let function = Function::reporting_to(&userhub);
+    function.sign_in_by(SystemTime::now() + Duration::from_millis(1200), EVENT).assert_reported(200);
+    userhub.only_report();
+}
+
+/// The machine's clock and Lambda's deadline disagree after one of them has jumped.
+#[test]
+fn a_clock_that_is_wrong_neither_stops_reports_nor_prolongs_them() {
+    let late = [vec![Step::Wait(Duration::from_millis(500))], answer(200, "{}")].concat();
+    let userhub = UserHub::replying([late.clone(), late, vec![Step::Hang]]);
+    let function = Function::reporting_to(&userhub);
+    let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    for deadline in [SystemTime::now() - Duration::from_secs(3600), SystemTime::UNIX_EPOCH] {
+        function.sign_in_by(deadline, EVENT).assert_reported(200);
+        userhub.only_report();
+    }
+    function.sign_in_by(SystemTime::now() + century, EVENT).assert_not_reported("timed_out", None);
+    userhub.only_report();
+}
+
+#[test]
+fn answers_a_runtime_api_that_closes_its_connections_or_is_slow() {
+    for manners in [Manners::CloseAfterReply, Manners::Drip] {
+        let userhub = UserHub::start();
+        let function = Function::reporting_to(&userhub);
+        function.set_manners(manners);
+        for _ in 0..10 {
+            function.sign_in(EVENT).assert_reported(200);
+            userhub.only_report();
+        }
+    }
+}
+
+/// Lambda starts another process then.
+#[test]
+fn ends_when_the_runtime_api_is_gone() {
+    let userhub = UserHub::replying([[vec![Step::Wait(Duration::from_millis(500))], answer(200, "{}")].concat()]);
+    for busy in [false, true] {
+        let mut function = Function::reporting_to(&userhub);
+        function.wait_until_ready();
+        if busy {
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    thread::sleep(Duration::from_millis(250));
+                    function.set_manners(Manners::Gone);
+                });
+                function.sign_in(EVENT).assert_reported(200);
+            });
+            userhub.only_report();
+        } else {
+            function.set_manners(Manners::Gone);
+        }
+        assert_eq!(function.wait_for_end().code(), Some(1));
+        let line = function.line_with("the Lambda Runtime API failed");
+        assert!(line.contains(r#""level":"ERROR""#), "{line}");
+    }
+}
+
+#[test]
+fn ends_at_once_when_lambda_shuts_it_down() {
+    let userhub = UserHub::start();
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut function = Function::reporting_to(&userhub);
+        function.sign_in(EVENT).assert_reported(200);
+        userhub.only_report();
+        function.signal(signal);
+        assert_eq!(function.wait_for_end().signal(), Some(signal.as_raw()));
+        assert_eq!(function.end().len(), 1, "the sign-in's line and no other");
+    }
+}

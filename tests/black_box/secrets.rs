@@ -1,0 +1,1 @@
+//! Where the admin key is, and where it never is.
