@@ -1,8 +1,10 @@
 //! Settings that are missing or wrong: the function starts, says so, and passes every event through.
 
+use std::io::{self, Write};
+use std::net::TcpListener;
 use std::path::Path;
 
-use crate::support::{ADMIN_KEY, CONNECTION_ID, EVENT, Settings, UserHub};
+use crate::support::{ADMIN_KEY, CONNECTION_ID, EVENT, Settings, UserHub, answer};
 
 /// Starts the function with a setting that is wrong, and holds it to saying `problem` at start and at each sign-in.
 #[track_caller]
@@ -69,7 +71,7 @@ fn says_which_setting_is_malformed_without_its_value() {
         ("USERHUB_BASE_URL", "https://userhub.example?value", "may hold a host, a port and a path"),
         ("USERHUB_BASE_URL", "https://userhub.example#value", "may hold a host, a port and a path"),
         ("USERHUB_BASE_URL", "https://user\nhub.value", "holds control characters"),
-        ("USERHUB_EXTRA_CA_CERTS", "/no/such/value.pem", "names a file that cannot be read as PEM"),
+        ("USERHUB_EXTRA_CA_CERTS", "/no/such/value.pem", "names a file that cannot be read: No such file"),
         ("USERHUB_EXTRA_CA_CERTS", &not_pem, "names a file without a certificate"),
     ] {
         let settings = Settings::for_base_url("https://userhub.example").set(variable, value);
@@ -91,4 +93,151 @@ fn drops_white_space_around_values() {
         .start();
     function.sign_in(EVENT).assert_reported(200);
     userhub.only_report();
+}
+
+/// What a value may hold that tries to get somewhere else: refused, without the value in any line.
+#[test]
+fn refuses_hostile_values() {
+    let long = "v".repeat(100_000);
+    let long_url = format!("https://value.example/{long}");
+    let directory = env!("CARGO_MANIFEST_DIR");
+    let pem = |name: &str, text: &str| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let broken = pem("broken.pem", "-----BEGIN CERTIFICATE-----\nvalue value\n-----END CERTIFICATE-----\n");
+    let unfinished = pem("unfinished.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n");
+    let header = pem("header.pem", "-----BEGIN value\nMIIB\n");
+    let no_certificate = pem("empty.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n");
+    let huge = pem("huge.pem", &"value\n".repeat(200_000));
+    let [key, id, url, file] =
+        ["USERHUB_ADMIN_KEY", "AMAZON_COGNITO_CONNECTION_ID", "USERHUB_BASE_URL", "USERHUB_EXTRA_CA_CERTS"];
+    let userhub = UserHub::start(); // fails the test if it gets a request
+    for (variable, value) in [
+        (key, "value\nvalue"),
+        (key, "value\u{7f}"),
+        (key, "value\u{1b}[31m"),
+        (key, "va lue"),
+        (key, "\u{feff}value"),
+        (key, "value\u{2028}value"),
+        (key, &long),
+        (id, "value\nvalue"),
+        (id, "value\u{e9}"),
+        (id, "../value"),
+        (id, "value%2f"),
+        (id, "value@evil"),
+        (id, "\u{661}value"),
+        (id, &long),
+        (url, &long_url),
+        (url, "http://metadata.value.internal/"),
+        (url, "http://169.254.169.254/latest/meta-data/value"),
+        (url, "http://169.254.170.2/value"),
+        (url, "http://[fd00:ec2::254]/value"),
+        (url, "http://[::ffff:169.254.169.254]/value"),
+        (url, "http://2852039166/value"),
+        (url, "http://0xa9fea9fe/value"),
+        (url, "http://0.0.0.0/value"),
+        (url, "http://[::]/value"),
+        (url, "http://localhost.value"),
+        (url, "http://127.0.0.1.value/"),
+        (url, "http://127.0.0.1@value/"),
+        (url, "http://value@127.0.0.1/"),
+        (url, "https://user:value@userhub.example/"),
+        (url, "https://userhub.example/?value"),
+        (url, "https://userhub.example/#value"),
+        (url, "https://userhub.example/value?"),
+        (url, "https://[::1/value"),
+        (url, "https://[value]/"),
+        (url, "https://userhub.example:99999/value"),
+        (url, "https://user hub.value/"),
+        (url, "javascript:value"),
+        (url, "data:,value"),
+        (url, "unix:/value"),
+        (url, "//value.example"),
+        (url, "https://xn--value-\u{fffd}/"),
+        (file, directory),
+        (file, "/dev/zero"),
+        (file, "/dev/stdin"),
+        (file, &broken),
+        (file, &unfinished),
+        (file, &header),
+        (file, &no_certificate),
+        (file, &huge),
+        (file, &long),
+    ] {
+        let function = Settings::for_base_url(&userhub.base_url()).set(variable, value).start();
+        let shown: String = value.chars().take(60).collect();
+        let error = function.sign_in(EVENT).assert_not_reported("settings", None);
+        assert!(error.starts_with(&format!("{variable} ")), "{shown}: {error}");
+        let printed = function.end();
+        assert_eq!(printed.len(), 2, "one line at start, one for the sign-in: {printed:#?}");
+        for line in printed {
+            assert!(line.len() < 600 && !line.contains("value"), "{shown}: {line}");
+            assert!(
+                !line.contains("evil") && !line.contains("meta-data") && !line.contains("118, 97"),
+                "{shown}: {line}"
+            );
+        }
+    }
+}
+
+/// A pipe that nobody writes into would make a reader wait for ever, and every sign-in with it.
+#[test]
+fn does_not_wait_for_a_pipe_of_certificates() {
+    let pipe = Path::new(env!("CARGO_TARGET_TMPDIR")).join("certificates.pipe");
+    std::fs::remove_file(&pipe).ok();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let function = Settings::for_base_url("").set("USERHUB_EXTRA_CA_CERTS", pipe.to_str().unwrap()).start();
+    let error = function.sign_in(EVENT).assert_not_reported("settings", None);
+    assert_eq!(error, "USERHUB_EXTRA_CA_CERTS must name a file of 1 MiB at most");
+}
+
+#[test]
+fn uses_odd_values_as_they_are_meant() {
+    let userhub = UserHub::start();
+    let port = userhub.address.port();
+    for base_url in [
+        format!("http://127.1:{port}"),
+        format!("HTTP://LOCALHOST:{port}/"),
+        format!("http://0x7f000001:{port}//"),
+        format!("http://localhost:{port}/./%2e/"),
+        format!("http:\\\\127.0.0.1:{port}"),
+    ] {
+        Settings::for_base_url(&base_url).start().sign_in(EVENT).assert_reported(200);
+        userhub.only_report();
+    }
+
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
+        return writeln!(io::stderr(), "SKIPPED a part: this machine has no IPv6").unwrap();
+    };
+    let base_url = format!("http://[::1]:{}", listener.local_addr().unwrap().port());
+    let over_ipv6 = UserHub::listen(listener, vec![answer(200, "{}")], None);
+    Settings::for_base_url(&base_url).start().sign_in(EVENT).assert_reported(200);
+    over_ipv6.only_report();
+}
+
+/// What the rest of the environment says is for other programs.
+#[test]
+fn no_other_variable_matters() {
+    let userhub = UserHub::start();
+    let long = "x".repeat(100_000);
+    for (variable, value) in [
+        ("SSL_CERT_FILE", "/no/such/file"),
+        ("SSL_CERT_DIR", "/no/such/directory"),
+        ("RUST_BACKTRACE", "full"),
+        ("RUST_MIN_STACK", "1"),
+        ("TOKIO_WORKER_THREADS", "none"),
+        ("AWS_LAMBDA_MAX_CONCURRENCY", "64"),
+        ("_X_AMZN_TRACE_ID", &long),
+        ("LANG", "tr_TR.UTF-8"),
+        ("RUST_LOG", &long),
+        ("AWS_LAMBDA_LOG_LEVEL", &long),
+        ("AWS_LAMBDA_LOG_FORMAT", &long),
+    ] {
+        let function = Settings::for_base_url(&userhub.base_url()).set(variable, value).start();
+        function.return_event(EVENT);
+        userhub.only_report();
+        assert!(function.end().iter().all(|line| line.len() < 600), "{variable}");
+    }
 }

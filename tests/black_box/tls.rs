@@ -6,11 +6,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rcgen::date_time_ymd;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
+    KeyPair, NameConstraints, SanType, date_time_ymd,
+};
+use rustls::ServerConfig;
 use rustls::version::{TLS12, TLS13};
 use socket2::SockRef;
 
-use crate::support::{Authority, EVENT, Settings, UserHub, answer, certificate_for};
+use crate::support::{Authority, EVENT, Settings, SignIn, UserHub, answer, certificate_for, server};
 
 #[test]
 fn reports_over_tls_with_an_extra_root() {
@@ -90,4 +94,121 @@ fn tries_once_more_when_the_handshake_breaks() {
         Settings::for_base_url(&base_url).set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap()).start();
     function.sign_in(EVENT).assert_reported(200);
     server.join().unwrap().only_report();
+}
+
+/// A server that shows `chain`, to a function that trusts `authority`.
+#[track_caller]
+fn sign_in_at(authority: &Authority, tls: ServerConfig) -> (SignIn, usize, usize) {
+    let userhub = UserHub::start_tls(tls);
+    let function = Settings::for_base_url(&userhub.base_url())
+        .set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap())
+        .start();
+    let sign_in = function.sign_in(EVENT);
+    (sign_in, userhub.reports().len(), userhub.connections())
+}
+
+#[track_caller]
+fn assert_refused(what: &str, authority: &Authority, tls: ServerConfig) {
+    let (sign_in, reports, connections) = sign_in_at(authority, tls);
+    let error = sign_in.assert_not_reported("connect", None);
+    assert!(error.contains("invalid peer certificate"), "{what}: {error}");
+    assert_eq!((reports, connections), (0, 1), "{what}");
+}
+
+#[test]
+fn refuses_tricks_with_names() {
+    let authority = Authority::new("names");
+    for name in ["*", "localhost.example", "xlocalhost", "local", "127.0.0.1", "example.localhost", "*.localhost"] {
+        assert_refused(name, &authority, authority.server(&certificate_for(name), &[&TLS13]));
+    }
+    let mut common_name_only = CertificateParams::default();
+    common_name_only.distinguished_name.push(DnType::CommonName, "localhost");
+    assert_refused("a common name", &authority, authority.server(&common_name_only, &[&TLS13]));
+
+    let mut other_kind = CertificateParams::default();
+    other_kind.subject_alt_names = vec![SanType::URI("https://localhost".try_into().unwrap())];
+    assert_refused("a URI", &authority, authority.server(&other_kind, &[&TLS13]));
+
+    for same in ["LOCALHOST", "LocalHost"] {
+        let (sign_in, ..) = sign_in_at(&authority, authority.server(&certificate_for(same), &[&TLS13]));
+        sign_in.assert_reported(200);
+    }
+}
+
+#[test]
+fn refuses_tricks_with_chains() {
+    let authority = Authority::new("chains");
+    let mut future = certificate_for("localhost");
+    (future.not_before, future.not_after) = (date_time_ymd(2090, 1, 1), date_time_ymd(2091, 1, 1));
+    assert_refused("not valid yet", &authority, authority.server(&future, &[&TLS13]));
+
+    let mut for_clients = certificate_for("localhost");
+    for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    assert_refused("for clients only", &authority, authority.server(&for_clients, &[&TLS13]));
+
+    let mut an_authority = certificate_for("localhost");
+    an_authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    assert_refused("an authority's own", &authority, authority.server(&an_authority, &[&TLS13]));
+
+    let key = KeyPair::generate().unwrap();
+    let self_signed = certificate_for("localhost").self_signed(&key).unwrap();
+    assert_refused("self-signed", &authority, server(vec![self_signed.into()], &key, &[&TLS13]));
+
+    // A signature by somebody who may not give any, may not give this name, or no longer.
+    let [leaf, mut elsewhere, mut expired] = [(); 3].map(|()| CertificateParams::default());
+    elsewhere.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    elsewhere.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName("example.com".into())],
+        excluded_subtrees: Vec::new(),
+    });
+    expired.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    (expired.not_before, expired.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+    let mut honest = CertificateParams::default();
+    honest.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    for (what, mut intermediate, trusted) in [
+        ("an intermediate that is no authority", leaf, false),
+        ("an intermediate for other names", elsewhere, false),
+        ("an expired intermediate", expired, false),
+        ("an honest intermediate", honest, true),
+    ] {
+        intermediate.distinguished_name.push(DnType::CommonName, what);
+        let issuer = CertifiedIssuer::signed_by(intermediate, KeyPair::generate().unwrap(), &authority.issuer).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate = certificate_for("localhost").signed_by(&key, &issuer).unwrap();
+        let chain = vec![certificate.into(), issuer.der().clone()];
+        if trusted {
+            sign_in_at(&authority, server(chain, &key, &[&TLS13])).0.assert_reported(200);
+        } else {
+            assert_refused(what, &authority, server(chain, &key, &[&TLS13]));
+        }
+    }
+}
+
+/// A chain that never ends at a trusted root must not cost more than the promise.
+#[test]
+fn refuses_an_endless_chain() {
+    let authority = Authority::new("endless");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let mut chain = Vec::new();
+    let mut issuer = CertifiedIssuer::self_signed(params.clone(), KeyPair::generate().unwrap()).unwrap();
+    for _ in 0..60 {
+        chain.insert(0, issuer.der().clone());
+        issuer = CertifiedIssuer::signed_by(params.clone(), KeyPair::generate().unwrap(), &issuer).unwrap();
+    }
+    let key = KeyPair::generate().unwrap();
+    chain.insert(0, issuer.der().clone());
+    chain.insert(0, certificate_for("localhost").signed_by(&key, &issuer).unwrap().into());
+    assert_refused("60 authorities with one name", &authority, server(chain, &key, &[&TLS13]));
+}
+
+/// Held to the promise whatever becomes of the report: rustls takes some tickets and refuses a flood of them.
+#[test]
+fn survives_a_flood_of_session_tickets() {
+    let authority = Authority::new("tickets");
+    for (tickets, outcome) in [(50, "reported"), (2000, "not_reported")] {
+        let mut tls = authority.server(&certificate_for("localhost"), &[&TLS13]);
+        tls.send_tls13_tickets = tickets;
+        assert_eq!(sign_in_at(&authority, tls).0.fields()["outcome"], outcome, "{tickets} tickets");
+    }
 }

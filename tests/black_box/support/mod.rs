@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
 
-pub use authority::{Authority, certificate_for};
+pub use authority::{Authority, certificate_for, server};
 pub use function::{Function, Settings, SignIn, binary};
 pub use runtime_api::Manners;
 pub use userhub::{Reply, Step, UserHub, answer};

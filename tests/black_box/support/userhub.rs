@@ -58,7 +58,7 @@ pub struct UserHub {
 }
 
 struct Shared {
-    replies: Vec<Reply>,
+    replies: Mutex<Vec<Reply>>,
     tls: Option<Arc<ServerConfig>>,
     seen: Mutex<Seen>,
 }
@@ -93,7 +93,7 @@ impl UserHub {
 
     pub fn listen(listener: TcpListener, replies: Vec<Reply>, tls: Option<Arc<ServerConfig>>) -> Self {
         let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared { replies, tls, seen: Mutex::default() });
+        let shared = Arc::new(Shared { replies: Mutex::new(replies), tls, seen: Mutex::default() });
         let server = Arc::clone(&shared);
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -109,6 +109,11 @@ impl UserHub {
             None => format!("http://{}", self.address),
             Some(_) => format!("https://localhost:{}", self.address.port()), // a name for the certificate
         }
+    }
+
+    /// Answers each request in this way from now on.
+    pub fn reply_with(&self, reply: Reply) {
+        *self.shared.replies.lock().unwrap() = vec![reply];
     }
 
     /// The reports since the last call.
@@ -166,7 +171,7 @@ impl Shared {
     /// `Err` when the connection is over but for an end between two requests.
     fn answer_requests(
         &self,
-        stream: &mut dyn Stream,
+        stream: &mut Box<dyn Stream>,
         tcp: &TcpStream,
         connection: usize,
         peer: SocketAddr,
@@ -179,10 +184,11 @@ impl Shared {
                     Err(violation) => seen.violations.push(format!("{violation}: {request:?}")),
                 }
                 seen.requests += 1;
-                self.replies[(seen.requests - 1).min(self.replies.len() - 1)].clone()
+                let replies = self.replies.lock().unwrap();
+                replies[(seen.requests - 1).min(replies.len() - 1)].clone()
             };
             for step in reply {
-                perform(step, stream, tcp)?;
+                step.perform(stream, tcp)?;
             }
         }
         Ok(())
@@ -194,30 +200,32 @@ fn is_violation(error: &io::Error) -> bool {
     error.kind() == ErrorKind::InvalidData && error.get_ref().is_none_or(|cause| !cause.is::<rustls::Error>())
 }
 
-/// `Err` when the connection is over.
-fn perform(step: Step, stream: &mut dyn Stream, tcp: &TcpStream) -> io::Result<()> {
-    let mut send = |bytes: &[u8]| stream.write_all(bytes).and_then(|()| stream.flush());
-    match step {
-        Step::Send(bytes) => send(&bytes),
-        Step::Wait(time) => {
-            thread::sleep(time);
-            Ok(())
-        }
-        Step::SendForever(bytes, pause) => loop {
-            send(&bytes)?;
-            thread::sleep(pause);
-        },
-        Step::Hang => match stream.read(&mut [0])? {
-            0 => Err(ErrorKind::ConnectionAborted.into()),
-            _ => Err(invalid("more bytes in place of waiting for the answer")),
-        },
-        Step::Close => {
-            tcp.shutdown(Shutdown::Both).ok();
-            Err(ErrorKind::ConnectionAborted.into())
-        }
-        Step::Reset => {
-            SockRef::from(tcp).set_linger(Some(Duration::ZERO))?; // closing then sends a RST
-            Err(ErrorKind::ConnectionReset.into())
+impl Step {
+    /// `Err` when the connection is over.
+    pub fn perform(self, stream: &mut (impl Read + Write), tcp: &TcpStream) -> io::Result<()> {
+        let mut send = |bytes: &[u8]| stream.write_all(bytes).and_then(|()| stream.flush());
+        match self {
+            Self::Send(bytes) => send(&bytes),
+            Self::Wait(time) => {
+                thread::sleep(time);
+                Ok(())
+            }
+            Self::SendForever(bytes, pause) => loop {
+                send(&bytes)?;
+                thread::sleep(pause);
+            },
+            Self::Hang => match stream.read(&mut [0])? {
+                0 => Err(ErrorKind::ConnectionAborted.into()),
+                _ => Err(invalid("more bytes in place of waiting for the answer")),
+            },
+            Self::Close => {
+                tcp.shutdown(Shutdown::Both).ok();
+                Err(ErrorKind::ConnectionAborted.into())
+            }
+            Self::Reset => {
+                SockRef::from(tcp).set_linger(Some(Duration::ZERO))?; // closing then sends a RST
+                Err(ErrorKind::ConnectionReset.into())
+            }
         }
     }
 }
