@@ -7,11 +7,14 @@ mod answers;
 mod connections;
 mod documentation;
 mod events;
+#[cfg(target_os = "linux")]
 mod hostile_userhub;
 mod logs;
 mod network;
 mod platform;
 mod process;
+mod properties;
+#[cfg(target_os = "linux")]
 mod secrets;
 mod settings;
 mod stand_in;

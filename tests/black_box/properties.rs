@@ -1,0 +1,161 @@
+//! Events made up by chance. Each goes through the binary, and comes back, as every event in these tests does.
+
+use aws_lambda_events::cognito::CognitoEventUserPoolsPostAuthentication as PostAuthentication;
+use proptest::collection::{hash_map, vec};
+use proptest::prelude::*;
+use proptest::string::string_regex;
+use proptest::test_runner::{TestError, TestRunner};
+use serde_json::Value;
+
+use crate::support::{Function, UserHub, sample_events};
+
+/// How many events each property is tried with.
+const EVENTS: u32 = 500;
+
+/// Tries the property with one function and one UserHub for all events.
+#[track_caller]
+fn hold<S: Strategy>(events: S, property: impl Fn(&Function, &UserHub, S::Value))
+where
+    S::Value: Clone,
+{
+    let userhub = UserHub::start();
+    let function = Function::reporting_to(&userhub);
+    let mut runner = TestRunner::new(ProptestConfig { cases: EVENTS, failure_persistence: None, ..Default::default() });
+    let outcome = runner.run(&events, |event| {
+        property(&function, &userhub, event);
+        Ok(())
+    });
+    userhub.reports();
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(why, event)) => panic!("{why}\nwith the event {event:?}"),
+        Err(abort) => panic!("{abort}"),
+    }
+}
+
+/// Any Unicode text of the length that Cognito allows for user names.
+fn user_name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        vec(any::<char>(), 1..=128),
+        vec(proptest::char::range('\u{0}', char::MAX), 1..=128),
+        vec(proptest::sample::select(r#"/.%?#@:;\+&=|~"' "#.chars().collect::<Vec<_>>()), 1..=16),
+    ]
+    .prop_map(String::from_iter)
+}
+
+/// A JSON string, with every kind of escape, lone surrogates included.
+fn json_string() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        4 => any::<char>().prop_map(|c| serde_json::to_string(&c).unwrap().trim_matches('"').to_owned())
+            .prop_filter("a quotation mark loses its quotation marks", |text| text != "\\"),
+        1 => string_regex(r"\\u[0-9a-fA-F]{4}").unwrap(),
+        1 => string_regex(r"\\u[dD][89a-fA-F][0-9a-f]{2}").unwrap(),
+        1 => string_regex(r#"\\["\\/bfnrt]"#).unwrap(),
+    ];
+    vec(piece, 0..6).prop_map(|pieces| format!("\"{}\"", pieces.concat()))
+}
+
+fn space() -> impl Strategy<Value = String> {
+    string_regex("[ \t\r\n]{0,2}").unwrap()
+}
+
+/// Any JSON value as text, with keys that come twice, numbers that no machine holds, and white space.
+fn json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        string_regex("null|true|false").unwrap(),
+        string_regex("-?(0|[1-9][0-9]{0,40})([.][0-9]{1,40})?([eE][+-]?[0-9]{1,6})?").unwrap(),
+        json_string(),
+    ];
+    leaf.prop_recursive(6, 64, 8, |value| {
+        let key = prop_oneof![json_string(), Just("\"userName\"".to_owned()), Just("\"request\"".to_owned())];
+        let member =
+            (space(), key, space(), value.clone()).prop_map(|(a, key, b, value)| format!("{a}{key}{b}:{value}"));
+        prop_oneof![
+            (vec(value, 0..8), space()).prop_map(|(values, space)| format!("[{space}{}]", values.join(","))),
+            (vec(member, 0..8), space()).prop_map(|(members, space)| format!("{{{}{space}}}", members.join(","))),
+        ]
+    })
+}
+
+/// Text as a JSON string in which any UTF-16 unit may be written as an escape.
+fn escaped(text: &str, which: &[bool]) -> String {
+    let pieces = text.chars().zip(which.iter().cycle()).map(|(c, escape)| {
+        let mut units = [0; 2];
+        match (escape, c) {
+            (false, c) if c != '"' && c != '\\' && !c.is_ascii_control() => c.to_string(),
+            _ => c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+        }
+    });
+    format!("\"{}\"", pieces.collect::<String>())
+}
+
+#[test]
+fn any_user_name_arrives() {
+    let attributes = hash_map(".{0,20}", ".{0,40}", 0..5);
+    hold((user_name(), attributes, any::<bool>()), |function, userhub, (name, attributes, flag)| {
+        let mut event = PostAuthentication::default();
+        event.cognito_event_user_pools_header.user_name = Some(name.clone());
+        event.request.user_attributes = attributes;
+        event.request.new_device_used = flag;
+        function.sign_in(&serde_json::to_vec(&event).unwrap()).assert_reported(200);
+        assert_eq!(userhub.only_report().user_name, name);
+    });
+}
+
+#[test]
+fn a_user_name_is_found_among_anything() {
+    let other = || vec((json_string(), json()), 0..5);
+    let events = (other(), user_name(), vec(any::<bool>(), 1..9), other());
+    hold(events, |function, userhub, (before, name, escapes, after)| {
+        let members = before.into_iter().chain([("\"userName\"".to_owned(), escaped(&name, &escapes))]).chain(after);
+        let members: Vec<_> = members.map(|(key, value)| format!("{key}:{value}")).collect();
+        function.sign_in(format!("{{{}}}", members.join(",")).as_bytes()).assert_reported(200);
+        assert_eq!(userhub.only_report().user_name, name);
+    });
+}
+
+/// Whatever it is, it comes back, and the log line and UserHub agree about what became of it.
+#[track_caller]
+fn pass_through(function: &Function, userhub: &UserHub, event: &[u8]) {
+    let fields = function.sign_in(event).fields();
+    let reports = userhub.reports();
+    if fields["outcome"] == "reported" {
+        assert_eq!(reports.len(), 1);
+    } else {
+        assert_eq!((reports.len(), &fields["error_kind"]), (0, &Value::from("event")));
+    }
+}
+
+#[test]
+fn any_json_comes_back() {
+    hold(json(), |function, userhub, event| pass_through(function, userhub, event.trim_ascii().as_bytes()));
+}
+
+/// Real events with some bytes put in, taken out or changed, so far as they are JSON, without which Lambda takes none.
+#[test]
+fn broken_events_come_back() {
+    let samples: Vec<_> = sample_events().into_values().collect();
+    let change = (any::<proptest::sample::Index>(), any::<Option<u8>>(), any::<bool>());
+    let events =
+        (proptest::sample::select(samples), vec(change, 1..4)).prop_filter_map("not JSON", |(mut event, changes)| {
+            for (place, byte, grow) in changes {
+                let place = place.index(event.len());
+                event.splice(place..place + usize::from(!grow), byte);
+            }
+            serde_json::from_slice::<&serde_json::value::RawValue>(&event).ok()?;
+            Some(event.trim_ascii().to_vec())
+        });
+    hold(events, |function, userhub, event| pass_through(function, userhub, &event));
+}
+
+#[test]
+fn deep_events_come_back() {
+    let level = proptest::sample::select(vec![("[", "]"), ("{\"a\":", "}"), ("[null,", "]")]);
+    hold((vec(level, 1..20), 1_usize..5000, any::<bool>()), |function, userhub, (levels, times, named)| {
+        let open: String = levels.iter().map(|level| level.0).collect();
+        let close: String = levels.iter().rev().map(|level| level.1).collect();
+        let name = if named { r#""userName":"sample","# } else { "" };
+        let event = format!("{{{name}\"deep\":{}0{}}}", open.repeat(times), close.repeat(times));
+        pass_through(function, userhub, event.as_bytes());
+    });
+}
