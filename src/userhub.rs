@@ -146,7 +146,10 @@ impl Client {
         }
     }
 
-    fn event_url(&self, user_name: &str) -> String {
+    /// Where a user's events are posted: the name is encoded as JavaScript's `encodeURIComponent` does, and so stays in
+    /// its segment of the path.
+    #[must_use]
+    pub fn event_url(&self, user_name: &str) -> String {
         let user = utf8_percent_encode(user_name, URI_COMPONENT);
         format!("{}{user}@{}:event", self.users_url, self.connection_id)
     }

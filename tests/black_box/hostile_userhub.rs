@@ -17,7 +17,7 @@ fn survive(reply: Reply) -> SignIn {
     function.sign_in(EVENT).assert_reported(200);
     let memory = function.status_kib("VmHWM");
 
-    userhub.reply_with(reply);
+    userhub.reply_with([reply]);
     let sign_in = function.sign_in(EVENT);
     assert!(sign_in.line.len() < 600 && !sign_in.line.contains(char::is_control), "{}", sign_in.line);
     assert!(!sign_in.line.contains("FORGED"), "{}", sign_in.line);
@@ -25,7 +25,7 @@ fn survive(reply: Reply) -> SignIn {
     assert!(more < MEMORY_MAX, "{more} KiB for {}", sign_in.line);
 
     thread::sleep(Duration::from_millis(50)); // for what comes behind the answer
-    userhub.reply_with(answer(200, "{}"));
+    userhub.reply_with([answer(200, "{}")]);
     userhub.reports();
     function.sign_in(EVENT).assert_reported(200);
     userhub.only_report();

@@ -1,11 +1,10 @@
 //! Networks that fail between two sign-ins, also while Lambda keeps the function frozen (SIGSTOP stands for that).
 
-use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{EVENT, Function, Settings, SignIn, Step, UserHub, answer};
+use crate::support::{EVENT, Function, SignIn, Step, UserHub, answer};
 
 /// Longer than a packet on loopback takes.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -44,40 +43,36 @@ fn reports_on_the_same_connection_after_a_freeze_that_nothing_happened_in() {
     }
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn reports_again_when_userhub_is_back() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let first_life = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut request = Vec::new();
-        while !request.ends_with(br#"{"type":"SIGNIN"}"#) {
-            let mut chunk = [0; 4096];
-            let count = stream.read(&mut chunk).unwrap();
-            request.extend_from_slice(&chunk[..count]);
-        }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-    });
-    let function = Settings::for_base_url(&format!("http://{address}")).start();
-    function.sign_in(EVENT).assert_reported(200);
-    first_life.join().unwrap();
-    function.sign_in(EVENT).assert_not_reported("connect", None);
-
-    let userhub = UserHub::listen(TcpListener::bind(address).unwrap(), vec![answer(200, "{}")], None);
+    // An address that nothing else on this machine uses, for the port is freed and taken again.
+    let listener = TcpListener::bind("127.7.0.1:8080").unwrap();
+    let userhub = UserHub::listen(listener, vec![answer(200, "{}")], None);
+    let function = Function::reporting_to(&userhub);
     assert_reported_on(0, &userhub, &function.sign_in(EVENT));
-    assert_reported_on(0, &userhub, &function.sign_in(EVENT));
+    userhub.refuse(true);
+    for _ in 0..2 {
+        let error = function.sign_in(EVENT).assert_not_reported("connect", None);
+        assert!(error.contains("Connection refused"), "{error}");
+    }
+    userhub.refuse(false);
+    for _ in 0..2 {
+        assert_reported_on(1, &userhub, &function.sign_in(EVENT));
+    }
 }
 
 #[cfg(target_os = "linux")]
 mod namespace {
     use std::env;
     use std::fs;
-    use std::io;
+    use std::io::{self, Write};
     use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
     use std::path::Path;
     use std::process::Command;
 
     use super::*;
+    use crate::support::Settings;
 
     /// Runs the rest of the test of that name in namespaces of its own, where it may break the network and the files in
     /// `/etc`. Skips it, and says so, where the system allows no such namespaces; not under CI.

@@ -1,9 +1,10 @@
 //! The shipped binary, started as Lambda starts it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -63,7 +64,8 @@ pub struct Function {
     log: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
     sign_ins: Mutex<Vec<String>>,
-    user_names: Mutex<Vec<String>>,
+    events: AtomicUsize,
+    user_names: Mutex<BTreeSet<String>>,
 }
 
 /// One sign-in that went through the function.
@@ -101,6 +103,7 @@ impl Function {
             log,
             readers,
             sign_ins: Mutex::default(),
+            events: AtomicUsize::new(0),
             user_names: Mutex::default(),
         }
     }
@@ -129,9 +132,8 @@ impl Function {
 
     #[track_caller]
     fn return_event_by(&self, deadline: SystemTime, event: &[u8]) -> (String, Duration) {
-        let mut user_names = self.user_names.lock().unwrap();
-        let request_id = format!("00000000-0000-4000-8000-{:012}", user_names.len());
-        user_names.push(user_name(event));
+        let request_id = format!("00000000-0000-4000-8000-{:012}", self.events.fetch_add(1, Ordering::Relaxed));
+        self.user_names.lock().unwrap().insert(user_name(event));
         let answer = self.runtime_api.invoke(&request_id, event, deadline);
         assert_eq!(answer.verdict, "response", "the sign-in fails: {}", String::from_utf8_lossy(&answer.body));
         assert!(answer.body == event, "another event came back: {}", String::from_utf8_lossy(&answer.body));

@@ -1,6 +1,7 @@
 //! A strict stand-in for UserHub's Admin API: it takes nothing but the request that the API documents, remembers each
 //! one, and answers as it was told. A test that leaves a report unlooked at, or that sent anything else, fails.
 
+use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -54,12 +55,14 @@ pub struct Report {
 
 pub struct UserHub {
     pub address: SocketAddr,
+    listener: TcpListener,
     shared: Arc<Shared>,
 }
 
 struct Shared {
     replies: Mutex<Vec<Reply>>,
     tls: Option<Arc<ServerConfig>>,
+    open: Mutex<HashMap<usize, TcpStream>>,
     seen: Mutex<Seen>,
 }
 
@@ -93,15 +96,20 @@ impl UserHub {
 
     pub fn listen(listener: TcpListener, replies: Vec<Reply>, tls: Option<Arc<ServerConfig>>) -> Self {
         let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared { replies: Mutex::new(replies), tls, seen: Mutex::default() });
+        let shared =
+            Arc::new(Shared { replies: Mutex::new(replies), tls, open: Mutex::default(), seen: Mutex::default() });
+        let accepting = listener.try_clone().expect("a second handle");
         let server = Arc::clone(&shared);
         thread::spawn(move || {
-            for stream in listener.incoming() {
+            for stream in accepting.incoming() {
                 let server = Arc::clone(&server);
-                thread::spawn(move || server.serve(stream.expect("a connection")));
+                match stream {
+                    Ok(stream) => drop(thread::spawn(move || server.serve(stream))),
+                    Err(_) => thread::sleep(Duration::from_millis(1)), // refuses connections now
+                }
             }
         });
-        Self { address, shared }
+        Self { address, listener, shared }
     }
 
     pub fn base_url(&self) -> String {
@@ -111,9 +119,25 @@ impl UserHub {
         }
     }
 
-    /// Answers each request in this way from now on.
-    pub fn reply_with(&self, reply: Reply) {
-        *self.shared.replies.lock().unwrap() = vec![reply];
+    /// From now on answers each request with the next of `replies`, and with the last one from then on.
+    pub fn reply_with(&self, replies: impl Into<Vec<Reply>>) {
+        self.shared.seen.lock().unwrap().requests = 0;
+        *self.shared.replies.lock().unwrap() = replies.into();
+    }
+
+    /// Closes all connections, and refuses new ones or takes them again. Needs a listener that was bound to a port by its
+    /// number: another one would come back at another port.
+    #[cfg(target_os = "linux")]
+    pub fn refuse(&self, refuse: bool) {
+        let listener = SockRef::from(&self.listener);
+        if refuse {
+            listener.shutdown(Shutdown::Both).expect("to stop listening");
+        } else {
+            listener.listen(128).expect("to listen again");
+        }
+        for connection in self.shared.open.lock().unwrap().values() {
+            connection.shutdown(Shutdown::Both).ok();
+        }
     }
 
     /// The reports since the last call.
@@ -157,6 +181,7 @@ impl Shared {
         tcp.set_nodelay(true).expect("nodelay");
         let Ok(peer) = tcp.peer_addr() else { return }; // hung up already
         let handle = tcp.try_clone().expect("a second handle");
+        self.open.lock().unwrap().insert(connection, tcp.try_clone().expect("a third handle"));
         let mut stream: Box<dyn Stream> = match &self.tls {
             None => Box::new(tcp),
             Some(tls) => Box::new(StreamOwned::new(ServerConnection::new(Arc::clone(tls)).expect("TLS"), tcp)),
@@ -166,6 +191,7 @@ impl Shared {
         {
             self.seen.lock().unwrap().violations.push(error.to_string());
         }
+        self.open.lock().unwrap().remove(&connection);
     }
 
     /// `Err` when the connection is over but for an end between two requests.

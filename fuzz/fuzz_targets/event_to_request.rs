@@ -1,0 +1,48 @@
+//! From the bytes of an event to the URL of its report: the user name is the one that the event holds, and the URL
+//! names that user and nothing else.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use percent_encoding::percent_decode_str;
+use reqwest::Url;
+use rustls::RootCertStore;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use userhub_signin::config::Config;
+use userhub_signin::event;
+use userhub_signin::userhub::Client;
+
+static CLIENT: LazyLock<Client> = LazyLock::new(|| {
+    Client::new(Config {
+        admin_key: "key".into(),
+        connection_id: "conn".into(),
+        base_url: "https://userhub.example/prefix".parse().unwrap(),
+        extra_ca_certs: RootCertStore::empty(),
+    })
+    .unwrap()
+});
+
+fuzz_target!(|bytes: &[u8]| {
+    // Lambda takes nothing but JSON.
+    let Ok(event) = serde_json::from_slice::<&RawValue>(bytes) else { return };
+    let found = event::user_name(event);
+    // serde_json's own reading is the judge, where it takes the event: it refuses lone surrogates and deep nesting.
+    if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
+        let name = value.get("userName").and_then(Value::as_str).filter(|name| (1..=1024).contains(&name.len()));
+        assert_eq!(found.as_deref().ok(), name);
+    }
+    let Ok(name) = found else { return };
+
+    let url: Url = CLIENT.event_url(&name).parse().unwrap();
+    assert_eq!((url.scheme(), url.host_str(), url.port()), ("https", Some("userhub.example"), None));
+    assert_eq!((url.username(), url.password(), url.query(), url.fragment()), ("", None, None, None));
+    let segments: Vec<_> = url.path_segments().unwrap().collect();
+    let [prefix, "admin", "v1", "users", event] = segments[..] else { panic!("{segments:?}") };
+    assert_eq!(prefix, "prefix");
+    let user = event.strip_suffix("@conn:event").unwrap();
+    assert!(!user.contains(['@', ':', '/', '?', '#', '\\', ';']), "{user}");
+    assert_eq!(percent_decode_str(user).decode_utf8().unwrap(), name);
+});
