@@ -8,12 +8,14 @@ BINARY ?= target/release/userhub-signin
 USER_POOL_ID ?=
 FUNCTION ?= userhub-signin
 REPLACE ?=
+SIGN_INS ?= 100000
+SECONDS ?= 60
 DRY_RUN ?=
 GUIDED ?=
 # In the environment a value needs no quoting, whatever is in it.
 export EVENT FAULT USER_POOL_ID FUNCTION
 
-OPTIONS := EVENT FAULT ARCH BINARY USER_POOL_ID FUNCTION REPLACE DRY_RUN GUIDED
+OPTIONS := EVENT FAULT ARCH BINARY USER_POOL_ID FUNCTION REPLACE DRY_RUN GUIDED SIGN_INS SECONDS
 GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(OPTIONS),$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -26,7 +28,7 @@ export PATH := $(TOOLS)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-zip e2e lint build watch invoke setup deploy attach detach status smoke sam-build known-arch
+.PHONY: help run test test-zip e2e soak networks fuzz lint build reproduce watch invoke setup deploy attach detach status smoke sam-build known-arch
 .PHONY: need-cargo-lambda need-sam
 
 help: ## list the targets
@@ -40,9 +42,9 @@ test: $(BINARY) ## all tests: units, and the release binary from outside (needs 
 	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' cargo test $(QUIET) --locked
 
 test-zip: build ## the same tests on the binary in the zip that `make build` makes
-	@python3 -m zipfile --extract target/lambda/userhub-signin/bootstrap.zip target/lambda/userhub-signin/unzipped
-	@chmod +x target/lambda/userhub-signin/unzipped/bootstrap
-	@$(MAKE) --no-print-directory test BINARY=target/lambda/userhub-signin/unzipped/bootstrap
+	@python3 -m zipfile --extract $(PACKAGE)/bootstrap.zip $(PACKAGE)/unzipped
+	@chmod +x $(PACKAGE)/unzipped/bootstrap
+	@$(MAKE) --no-print-directory test BINARY=$(PACKAGE)/unzipped/bootstrap
 
 e2e: $(BINARY) $(TOOLS)/.installed $(TOOLS)/e2e/.installed ## sign-ins through Cognito and Lambda emulators, and everything that touches AWS (needs Python and Node.js)
 	@'$(TOOLS)/e2e/bin/ruff' check --quiet scripts tests/e2e
@@ -50,14 +52,43 @@ e2e: $(BINARY) $(TOOLS)/.installed $(TOOLS)/e2e/.installed ## sign-ins through C
 	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' PATH="$(TOOLS)/e2e/bin:$(TOOLS)/e2e/node_modules/.bin:$$PATH" \
 		MOTO_IAM_LOAD_MANAGED_POLICIES=true '$(TOOLS)/e2e/bin/python' -m unittest discover --start-directory tests/e2e --buffer
 
+soak: $(BINARY) ## very many sign-ins, many at once, with a UserHub that is well and one that fails at random (SIGN_INS=…; Linux)
+	@cargo build $(QUIET) --locked --example soak
+	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' target/debug/examples/soak '$(SIGN_INS)'
+
+networks: $(BINARY) ## how many sign-ins are reported over slow, lossy and dead connections (Linux, Python)
+	@cargo build $(QUIET) --locked --example network
+	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' python3 scripts/networks.py
+
+fuzz: $(TOOLS)/bin/cargo-fuzz ## look for an event that is reported wrongly, guided by coverage (SECONDS=…)
+	@mkdir -p target/fuzz
+	@unset CARGO_TARGET_DIR && cargo fuzz run --sanitizer none event_to_request $(CURDIR)/target/fuzz fuzz/corpus/event_to_request -- \
+		-max_total_time='$(SECONDS)' -max_len=4096 -print_final_stats=1 $(if $(CI),>target/fuzz.log 2>&1 || { tail -n 50 target/fuzz.log >&2; exit 1; }; grep ^stat: target/fuzz.log)
+
+$(TOOLS)/bin/cargo-fuzz:
+	@cargo install cargo-fuzz --quiet --locked --version 0.13.1 --root '$(TOOLS)'
+
 lint: ## formatting, clippy and documentation, warnings denied
 	@cargo fmt --check
 	@cargo clippy --quiet --locked --all-targets -- --deny warnings
 	@RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --locked --no-deps --document-private-items
 
 build: known-arch need-cargo-lambda ## the deployable zip, with cargo-lambda (ARCH=x86_64|arm64)
-	@cargo lambda build $(QUIET) --locked --release --$(subst _,-,$(ARCH)) --output-format zip
-	@ls -l target/lambda/userhub-signin/bootstrap.zip | awk '{ print $$NF ": " $$5 " bytes, $(ARCH)" }'
+	@RUSTFLAGS="-Ctarget-cpu=$(TARGET_CPU) --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo" \
+		cargo lambda build $(QUIET) --locked --release --$(subst _,-,$(ARCH))
+	@python3 scripts/bootstrap_zip.py $(PACKAGE)/bootstrap $(PACKAGE)/bootstrap.zip
+
+# The processors that Lambda has at least, which cargo-lambda names where there are no flags. The path of cargo's own
+# directory is in each panic's place, and would make every user's zip another one.
+TARGET_CPU = $(if $(filter arm64,$(ARCH)),neoverse-n1,haswell)
+PACKAGE = target/lambda/userhub-signin
+
+reproduce: build ## build the zip again, elsewhere and from nothing, and see that it has the same bytes
+	@rm -rf target/again && mkdir -p target/again
+	@git ls-files -z | xargs -0 cp --parents --target-directory target/again
+	@ln -s '$(TOOLS)' target/again/.tools
+	@$(MAKE) --no-print-directory --directory target/again build
+	@cmp $(PACKAGE)/bootstrap.zip target/again/$(PACKAGE)/bootstrap.zip && echo 'the same bytes'
 
 watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this shell's USERHUB_… variables, until Ctrl-C
 	@cargo lambda watch --invoke-address 127.0.0.1
