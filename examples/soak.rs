@@ -179,9 +179,9 @@ fn faulty(process: usize, sign_ins: usize) -> Outcomes {
         assert_eq!(reports.len(), requests, "{}: {}", first.0, result.line);
         assert!(reports.iter().all(|report| report.user_name == name));
         if expected.is_none() {
-            outcomes.reported += 1
+            outcomes.reported += 1;
         } else {
-            outcomes.not_reported += 1
+            outcomes.not_reported += 1;
         }
         outcomes.longest = outcomes.longest.max(result.elapsed);
     }
