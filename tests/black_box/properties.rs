@@ -83,7 +83,7 @@ fn escaped(text: &str, which: &[bool]) -> String {
         let mut units = [0; 2];
         match (escape, c) {
             (false, c) if c != '"' && c != '\\' && !c.is_ascii_control() => c.to_string(),
-            _ => c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+            _ => c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat(),
         }
     });
     format!("\"{}\"", pieces.collect::<String>())
