@@ -38,8 +38,6 @@ struct FunctionSide {
 pub enum Manners {
     /// Keeps them, as Lambda does.
     Keep,
-    /// Closes each after a reply.
-    CloseAfterReply,
     /// Sends replies in pieces, a tenth of a second apart.
     Drip,
     /// Resets them instead of replying, and takes no new ones.
@@ -129,14 +127,14 @@ impl FunctionSide {
             };
             let manners = *self.manners.lock().unwrap();
             let sent = match manners {
-                Manners::Keep | Manners::CloseAfterReply => stream.write_all(&reply),
+                Manners::Keep => stream.write_all(&reply),
                 Manners::Drip => reply.chunks(reply.len().div_ceil(3)).try_for_each(|piece| {
                     thread::sleep(Duration::from_millis(100));
                     stream.write_all(piece)
                 }),
                 Manners::Gone => SockRef::from(&stream).set_linger(Some(Duration::ZERO)), // closing then sends a RST
             };
-            if sent.is_err() || matches!(manners, Manners::CloseAfterReply | Manners::Gone) {
+            if sent.is_err() || manners == Manners::Gone {
                 return;
             }
         }
