@@ -126,7 +126,7 @@ def main():
         os.execvp(namespace[0], [*namespace, sys.executable, __file__])
 
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    print(f"{PROCESSES} processes at a time; share of sign-ins reported, and how long they took (median, 95th percentile)")
+    print(f"{PROCESSES} processes at a time; share of sign-ins reported, and time of each: median, 95th percentile")
     print(f"{'round trip, loss':<18}{'tries':<8}{'new connection':<24}{'kept connection':<24}cut connection")
     short = []
     for round_trip in ROUND_TRIPS:
@@ -134,10 +134,13 @@ def main():
             for tries, binary in [("two", BINARY), ("one", ONE_TRY)]:
                 seen = sign_in(binary, round_trip, loss)
                 shares = {part: seen[part]["reported"] / seen[part]["sign_ins"] for part in PARTS}
-                texts = [f"{shares[part]:>4.0%} {seen[part]['median_ms']:>5} {seen[part]['p95_ms']:>5} ms" for part in PARTS]
+                texts = [
+                    f"{share:>4.0%} {seen[part]['median_ms']:>5} {seen[part]['p95_ms']:>5} ms"
+                    for part, share in shares.items()
+                ]
                 label = f"{round_trip * 1000:.0f} ms, {loss:.0%}"
                 print(f"{label:<18}{tries:<8}{texts[0]:<24}{texts[1]:<24}{texts[2]}", flush=True)
-                # Three round trips to connect again, beside the half second that finding the cut takes.
+                # Three round trips to connect again, beside the time that finding the cut takes.
                 due = PARTS if round_trip < 0.25 else ["new", "kept"]
                 if tries == "two" and loss == 0 and any(shares[part] < 1 for part in due):
                     short.append(label)
