@@ -28,7 +28,7 @@ export PATH := $(TOOLS)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-zip e2e soak networks fuzz lint build reproduce watch invoke setup deploy attach detach status smoke sam-build known-arch
+.PHONY: help run test test-zip e2e soak networks fuzz lint build reproduce sbom watch invoke setup deploy attach detach status smoke sam-build known-arch
 .PHONY: need-cargo-lambda need-sam
 
 help: ## list the targets
@@ -63,7 +63,10 @@ networks: $(BINARY) ## how many sign-ins are reported over slow, lossy and dead 
 fuzz: $(TOOLS)/bin/cargo-fuzz ## look for an event that is reported wrongly, guided by coverage (SECONDS=…)
 	@mkdir -p target/fuzz
 	@unset CARGO_TARGET_DIR && cargo fuzz run --sanitizer none event_to_request $(CURDIR)/target/fuzz fuzz/corpus/event_to_request -- \
-		-max_total_time='$(SECONDS)' -max_len=4096 -print_final_stats=1 $(if $(CI),>target/fuzz.log 2>&1 || { tail -n 50 target/fuzz.log >&2; exit 1; }; grep ^stat: target/fuzz.log)
+		-max_total_time='$(SECONDS)' -max_len=4096 -print_final_stats=1 $(FUZZ_OUTPUT)
+
+# The fuzzer prints a line for each thing it learns; in CI only its sums, or its end if it found something.
+FUZZ_OUTPUT = $(if $(CI),>target/fuzz.log 2>&1 || { tail -n 50 target/fuzz.log >&2; exit 1; }; grep ^stat: target/fuzz.log)
 
 $(TOOLS)/bin/cargo-fuzz:
 	@cargo install cargo-fuzz --quiet --locked --version 0.13.1 --root '$(TOOLS)'
@@ -89,6 +92,15 @@ reproduce: build ## build the zip again, elsewhere and from nothing, and see tha
 	@ln -s '$(TOOLS)' target/again/.tools
 	@$(MAKE) --no-print-directory --directory target/again build
 	@cmp $(PACKAGE)/bootstrap.zip target/again/$(PACKAGE)/bootstrap.zip && echo 'the same bytes'
+
+sbom: known-arch $(TOOLS)/bin/cargo-cyclonedx ## the list of what the binary is made of, in CycloneDX's format (ARCH=x86_64|arm64)
+	@cargo cyclonedx --quiet --format json --spec-version 1.5 --target $(TARGET) --no-build-deps --override-filename sbom
+	@mkdir -p target && sed 's|path+file://$(CURDIR)|path+file:///|' sbom.json >target/sbom-$(ARCH).json && rm sbom.json
+
+TARGET = $(if $(filter arm64,$(ARCH)),aarch64,x86_64)-unknown-linux-gnu
+
+$(TOOLS)/bin/cargo-cyclonedx:
+	@cargo install cargo-cyclonedx --quiet --locked --version 0.5.9 --root '$(TOOLS)'
 
 watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this shell's USERHUB_… variables, until Ctrl-C
 	@cargo lambda watch --invoke-address 127.0.0.1
