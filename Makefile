@@ -81,10 +81,11 @@ build: known-arch need-cargo-lambda ## the deployable zip, with cargo-lambda (AR
 		cargo lambda build $(QUIET) --locked --release --$(subst _,-,$(ARCH))
 	@python3 scripts/bootstrap_zip.py $(PACKAGE)/bootstrap $(PACKAGE)/bootstrap.zip
 
+PACKAGE = target/lambda/userhub-signin
+
 # The processors that Lambda has at least, which cargo-lambda names where there are no flags. The path of cargo's own
 # directory is in each panic's place, and would make every user's zip another one.
 TARGET_CPU = $(if $(filter arm64,$(ARCH)),neoverse-n1,haswell)
-PACKAGE = target/lambda/userhub-signin
 
 reproduce: build ## build the zip again, elsewhere and from nothing, and see that it has the same bytes
 	@rm -rf target/again && mkdir -p target/again

@@ -18,7 +18,7 @@ mod support;
 use faults::faults;
 use support::{Function, Reply, UserHub, answer};
 
-/// How many processes are asked at the same time, and of these how many by a UserHub that fails.
+/// How many processes at once: with a healthy UserHub, with one that fails.
 const HEALTHY_PROCESSES: usize = 16;
 const FAULTY_PROCESSES: usize = 48;
 
@@ -31,7 +31,8 @@ const MEMORY_SLACK_KIB: u64 = 1024;
 
 fn main() {
     let sign_ins = std::env::args().nth(1).and_then(|number| number.parse().ok()).expect("how many sign-ins");
-    assert!(sign_ins > SETTLED, "more than {SETTLED} sign-ins are due");
+    let enough = HEALTHY_PROCESSES * (SETTLED + 1);
+    assert!(sign_ins >= enough, "at least {enough} sign-ins are due: more than {SETTLED} for each process");
 
     let start = Instant::now();
     let memory = healthy(0, sign_ins);

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
-use lambda_runtime::{Context, LambdaEvent};
+use lambda_runtime::LambdaEvent;
 use reqwest::StatusCode;
 use serde_json::value::RawValue;
 use tracing::{error, info};
@@ -29,15 +29,17 @@ pub async fn handle(
 ) -> Result<Box<RawValue>, Infallible> {
     let LambdaEvent { payload, context } = event;
     let start = Instant::now();
-    let outcome =
-        AssertUnwindSafe(report(client, &payload, &context)).catch_unwind().await.unwrap_or(Err(Error::Panic));
+    let outcome = AssertUnwindSafe(report(client, &payload, context.deadline()))
+        .catch_unwind()
+        .await
+        .unwrap_or(Err(Error::Panic));
     log(&outcome, start, &context.request_id);
     Ok(payload)
 }
 
-async fn report(client: &Result<Client, Error>, event: &RawValue, context: &Context) -> Result<StatusCode, Error> {
+async fn report(client: &Result<Client, Error>, event: &RawValue, deadline: SystemTime) -> Result<StatusCode, Error> {
     let client = client.as_ref().map_err(Clone::clone)?;
-    client.report_sign_in(&event::user_name(event)?, time_left(context.deadline())).await
+    client.report_sign_in(&event::user_name(event)?, time_left(deadline)).await
 }
 
 /// How long a report may take before `deadline`. A deadline that has passed already speaks of a wrong clock, for Lambda

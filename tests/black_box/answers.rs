@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{EVENT, Function, Reply, Settings, SignIn, Step, UserHub, answer, unused_base_url};
+use crate::support::{EVENT, Function, Reply, Settings, SignIn, Step, UserHub, answer, send, unused_base_url};
 
 /// One sign-in that UserHub answers with `reply`. `requests` is how many requests UserHub must have seen.
 #[track_caller]
@@ -12,10 +12,6 @@ fn sign_in(reply: Reply, requests: usize) -> SignIn {
     let sign_in = function.sign_in(EVENT);
     assert_eq!(userhub.reports().len(), requests, "requests that UserHub saw");
     sign_in
-}
-
-fn send(bytes: impl Into<Vec<u8>>) -> Step {
-    Step::Send(bytes.into())
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{EVENT, Function, Settings, Step, UserHub, answer};
+use crate::support::{EVENT, Function, Settings, Step, UserHub, answer, send};
 
 /// Long enough for the function to notice what UserHub did to an idle connection.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -24,11 +24,11 @@ fn uses_one_connection_for_200_sign_ins() {
 #[test]
 fn keeps_a_connection_whose_answers_come_in_pieces() {
     let userhub = UserHub::replying([vec![
-        Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n".to_vec()),
+        send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"),
         Step::Wait(PAUSE / 5),
-        Step::Send(b"{".to_vec()),
+        send(b"{"),
         Step::Wait(PAUSE / 5),
-        Step::Send(b"}\r\n".to_vec()),
+        send(b"}\r\n"),
     ]]);
     let function = Function::reporting_to(&userhub);
     for _ in 0..5 {

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{EVENT, Function, Reply, Settings, SignIn, Step, UserHub, answer};
+use crate::support::{EVENT, Function, Reply, Settings, SignIn, Step, UserHub, answer, send};
 
 /// More memory than any answer may cost, in KiB. A body is read up to 16 KiB, a head up to some 400 KiB.
 const MEMORY_MAX: u64 = 2048;
@@ -31,10 +31,6 @@ fn survive(reply: Reply) -> SignIn {
     userhub.only_report();
     assert_eq!(function.end().len(), 3, "one line for each sign-in");
     sign_in
-}
-
-fn send(bytes: impl Into<Vec<u8>>) -> Step {
-    Step::Send(bytes.into())
 }
 
 #[track_caller]

@@ -104,6 +104,8 @@ fn sign_in_at(authority: &Authority, tls: ServerConfig) -> (SignIn, usize, usize
         .set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap())
         .start();
     let sign_in = function.sign_in(EVENT);
+    function.end();
+    userhub.until_connections_end(); // it may read a request long after the function gave the answer up
     (sign_in, userhub.reports().len(), userhub.connections())
 }
 

@@ -14,7 +14,7 @@ use std::path::Path;
 pub use authority::{Authority, certificate_for, server};
 pub use function::{Function, Settings, SignIn, binary};
 pub use runtime_api::Manners;
-pub use userhub::{Reply, Step, UserHub, answer};
+pub use userhub::{Reply, Step, UserHub, answer, send};
 
 /// A key that is easy to find wherever it must not be.
 pub const ADMIN_KEY: &str = "userhub_admin_local";

@@ -38,7 +38,12 @@ pub fn answer(status: u16, body: &str) -> Reply {
     let length = body.len();
     let head =
         format!("HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
-    vec![Step::Send((head + body).into_bytes())]
+    vec![send(head + body)]
+}
+
+/// Bytes as they are, a whole answer or not.
+pub fn send(bytes: impl Into<Vec<u8>>) -> Step {
+    Step::Send(bytes.into())
 }
 
 /// One request, as it came.
@@ -155,6 +160,13 @@ impl UserHub {
 
     pub fn connections(&self) -> usize {
         self.shared.seen.lock().unwrap().connections
+    }
+
+    /// Waits until all connections are over, so that everything sent on them has been seen.
+    pub fn until_connections_end(&self) {
+        while !self.shared.open.lock().unwrap().is_empty() {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
