@@ -20,11 +20,12 @@ class Renegotiation(unittest.TestCase):
             "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-addext",
             "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", certificate)
         port = free_port()
-        server = Process("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-tls1_2", "-crlf", "-key", key, "-cert",
-                         certificate)
+        server = Process("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-tls1_2", "-crlf", "-key", key,
+                         "-cert", certificate)
         self.addCleanup(server.stop)
         server.wait_for("^ACCEPT")
-        function = Lambda(f"https://localhost:{port}", settings={**SETTINGS, "USERHUB_EXTRA_CA_CERTS": str(certificate)})
+        settings = {**SETTINGS, "USERHUB_EXTRA_CA_CERTS": str(certificate)}
+        function = Lambda(f"https://localhost:{port}", settings=settings)
         self.addCleanup(function.stop)
 
         def type_in(text):
