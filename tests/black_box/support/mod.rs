@@ -13,6 +13,7 @@ use std::path::Path;
 
 pub use authority::{Authority, certificate_for, server};
 pub use function::{Function, Settings, SignIn, binary};
+pub use http::Request;
 pub use runtime_api::Manners;
 pub use userhub::{Reply, Step, UserHub, answer, send};
 

@@ -1,0 +1,16 @@
+//! The least that a function on this runtime can do: gives its event back. What it costs is lambda_runtime's and Lambda's
+//! own part of a sign-in.
+
+use std::convert::Infallible;
+
+use lambda_runtime::{LambdaEvent, Runtime, service_fn};
+use serde_json::value::RawValue;
+
+async fn echo(event: LambdaEvent<Box<RawValue>>) -> Result<Box<RawValue>, Infallible> {
+    Ok(event.payload)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    Runtime::new(service_fn(echo)).run().await
+}
