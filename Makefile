@@ -10,12 +10,13 @@ FUNCTION ?= userhub-signin
 REPLACE ?=
 SIGN_INS ?= 100000
 SECONDS ?= 60
+BASELINE ?=
 DRY_RUN ?=
 GUIDED ?=
 # In the environment a value needs no quoting, whatever is in it.
 export EVENT FAULT USER_POOL_ID FUNCTION
 
-OPTIONS := EVENT FAULT ARCH BINARY USER_POOL_ID FUNCTION REPLACE DRY_RUN GUIDED SIGN_INS SECONDS
+OPTIONS := EVENT FAULT ARCH BINARY USER_POOL_ID FUNCTION REPLACE DRY_RUN GUIDED SIGN_INS SECONDS BASELINE
 GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(OPTIONS),$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -28,7 +29,7 @@ export PATH := $(TOOLS)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-zip e2e soak networks fuzz lint build reproduce sbom watch invoke setup deploy attach detach status smoke sam-build known-arch
+.PHONY: help run test test-zip e2e soak networks fuzz bench instructions lint build reproduce sbom watch invoke setup deploy attach detach status smoke sam-build known-arch
 .PHONY: need-cargo-lambda need-sam
 
 help: ## list the targets
@@ -76,15 +77,31 @@ lint: ## formatting, clippy and documentation, warnings denied
 	@cargo clippy --quiet --locked --all-targets -- --deny warnings
 	@RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --locked --no-deps --document-private-items
 
+bench: build ## speed, memory and size beside the runtime's floor and Node.js, into benches/results.md and .svg (Linux)
+	@python3 -m zipfile --extract $(PACKAGE)/bootstrap.zip $(PACKAGE)/unzipped
+	@chmod +x $(PACKAGE)/unzipped/bootstrap
+	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --$(subst _,-,$(ARCH)) --example floor --example post
+	@python3 scripts/bootstrap_zip.py $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip
+	@cargo build $(QUIET) --locked --profile driver --example bench
+	@target/driver/examples/bench $(PACKAGE)/unzipped/bootstrap $(PACKAGE)/bootstrap.zip \
+		$(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip target/lambda/post/bootstrap benches
+
+FLOOR = target/lambda/floor
+
+instructions: $(BINARY) ## instructions of a cold start and a warm sign-in against benches/instructions.txt (BASELINE=new; Linux, valgrind)
+	@valgrind --version >/dev/null || { echo 'valgrind is missing (Debian, Ubuntu: apt install valgrind)' >&2; exit 2; }
+	@cargo build $(QUIET) --locked --profile driver --example bench
+	@target/driver/examples/bench instructions '$(abspath $(BINARY))' benches/instructions.txt target '$(BASELINE)'
+
 build: known-arch need-cargo-lambda ## the deployable zip, with cargo-lambda (ARCH=x86_64|arm64)
-	@RUSTFLAGS="-Ctarget-cpu=$(TARGET_CPU) --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo" \
-		cargo lambda build $(QUIET) --locked --release --$(subst _,-,$(ARCH))
+	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --$(subst _,-,$(ARCH))
 	@python3 scripts/bootstrap_zip.py $(PACKAGE)/bootstrap $(PACKAGE)/bootstrap.zip
 
 PACKAGE = target/lambda/userhub-signin
 
 # The processors that Lambda has at least, which cargo-lambda names where there are no flags. The path of cargo's own
 # directory is in each panic's place, and would make every user's zip another one.
+AS_BUILT = RUSTFLAGS="-Ctarget-cpu=$(TARGET_CPU) --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo"
 TARGET_CPU = $(if $(filter arm64,$(ARCH)),neoverse-n1,haswell)
 
 reproduce: build ## build the zip again, elsewhere and from nothing, and see that it has the same bytes

@@ -1,7 +1,7 @@
 //! A bare keep-alive POST by the same HTTP client, without a Lambda around it: prints how many nanoseconds each took. The
 //! settings are the function's; the arguments are the path and how many requests.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a benchmark that cannot go on has to end")]
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark that cannot go on has to end")]
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,8 +1,12 @@
 //! `make bench`: sign-ins through our function, through the least function on the same runtime, and through one in Node.js,
 //! side by side and turn about. Writes a table and a picture.
+//!
+//! `make instructions`: what our function executes, against what it executed when the baseline was written.
 
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark that cannot go on has to end")]
+#![expect(clippy::cast_precision_loss, reason = "counts and sizes here are far below 2^52")]
 
+mod instructions;
 mod limit;
 mod measure;
 mod process;
@@ -29,6 +33,11 @@ fn main() {
         std::process::exit(1);
     });
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, function, baseline, directory, new] = arguments.as_slice()
+        && mode == "instructions"
+    {
+        std::process::exit(instructions::check(function, baseline.as_ref(), directory.as_ref(), new == "new"));
+    }
     let [ours, ours_zip, floor, floor_zip, post, directory] = arguments.as_slice() else {
         panic!("six arguments are due: ours and its zip, floor and its zip, post, and where the results go")
     };

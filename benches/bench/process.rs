@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::support::{ADMIN_KEY, CONNECTION_ID, EVENT, Request};
 use super::userhub::UserHub;
 
@@ -92,6 +94,14 @@ impl Process {
     pub fn cpu(&self) -> Duration {
         thread::sleep(REST);
         cpu(self.child.id()) - self.launcher_cpu
+    }
+
+    /// Ends the function as Lambda ends one.
+    pub fn end(mut self) {
+        self.cpu(); // at rest
+        let process = Pid::from_raw(self.child.id().cast_signed()).expect("a process");
+        kill_process(process, Signal::TERM).expect("a running process");
+        self.child.wait().expect("its end");
     }
 
     pub fn peak_memory_kib(&self) -> u64 {

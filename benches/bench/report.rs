@@ -1,14 +1,217 @@
+//! The results: tables in Markdown, and a picture.
+
+use std::fmt::Write as _;
 use std::path::Path;
-use super::measure::*;
-pub struct Sizes(u64,u64);
-impl Sizes { pub fn of(a:&str,b:&str)->Self { Self(std::fs::metadata(a).map_or(0,|m|m.len()),std::fs::metadata(b).map_or(0,|m|m.len())) } }
-fn q(v:&[f64])->String{ let mut v=v.to_vec(); v.sort_by(f64::total_cmp); let at=|p:usize| v[(v.len()-1)*p/100]; format!("{:.3} ({:.3}-{:.3})",at(50),at(10),at(90)) }
-pub fn write(c:&[Contender],f:&Figures,s:&[Sizes;2],_d:&Path){
- println!();
- println!("handshake {} post {}",q(&f.handshakes),q(&f.post));
- let mut show=|n:&str,st:&Vec<Starts>| for (c,s) in c.iter().zip(st){ println!("{n} {:8} cold {} ready {} warm {} ccpu {} wcpu {} peak {}",c.name,q(&s.cold),q(&s.ready),q(&s.warm),q(&s.cold_cpu),q(&s.warm_cpu),q(&s.peak_mib)); };
- show("full",&f.full_speed);
- for (n,st) in &f.limited { show(n,st); }
- for (l,v) in &f.latencies { for (c,v) in c.iter().zip(v){ println!("{l} {} {}",c.name,q(v)); } }
- for s in s { println!("{} {}",s.0,s.1); }
+use std::process::Command;
+use std::{fs, thread};
+
+use super::measure::{Contender, Figures, Starts};
+
+type Figure = fn(&Starts) -> &[f64];
+
+const FIGURES: [(&str, Figure); 6] = [
+    ("cold start, to the first answer (ms)", |starts| &starts.cold),
+    ("start to ready for the first event (ms)", |starts| &starts.ready),
+    ("warm sign-in (ms)", |starts| &starts.warm),
+    ("processor time of a cold start (ms)", |starts| &starts.cold_cpu),
+    ("processor time of a warm sign-in (ms)", |starts| &starts.warm_cpu),
+    ("peak memory (MiB)", |starts| &starts.peak_mib),
+];
+
+/// Sizes of a binary and of its zip, in bytes.
+pub struct Sizes {
+    binary: u64,
+    zip: u64,
+}
+
+impl Sizes {
+    pub fn of(binary: &str, zip: &str) -> Self {
+        let size = |file| fs::metadata(file).expect("a file that was built").len();
+        Self { binary: size(binary), zip: size(zip) }
+    }
+}
+
+/// Writes `results.md` and `results.svg` into `directory`, and prints the first.
+pub fn write(contenders: &[Contender], figures: &Figures, sizes: &[Sizes; 2], directory: &Path) {
+    let text = format!(
+        "# What `make bench` measured\n\n{}\n\n\
+         Medians; the 10th and 90th percentile in brackets. The contenders took turns.\n\n\
+         ## Against the goals\n\n{}\n## At full speed\n\n{}\n{}\n{}## While UserHub takes its time\n\n{}",
+        machine(),
+        goals(figures, sizes),
+        starts_table(contenders, &figures.full_speed),
+        beside(figures, sizes),
+        limited(contenders, figures),
+        latencies(contenders, figures),
+    );
+    fs::write(directory.join("results.md"), &text).expect("results.md can be written");
+    fs::write(directory.join("results.svg"), picture(contenders, figures)).expect("results.svg can be written");
+    println!("{text}");
+}
+
+fn machine() -> String {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
+    let count = thread::available_parallelism().map_or(1, usize::from);
+    let node = Command::new("node").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    let node = String::from_utf8_lossy(&node);
+    let node = if node.is_empty() { "no Node.js".to_owned() } else { format!("Node.js {}", node.trim()) };
+    format!("On {count} of {}, with {node}.", model.trim_start_matches([' ', '\t', ':']))
+}
+
+fn goals(figures: &Figures, sizes: &[Sizes; 2]) -> String {
+    let (ours, floor, node) = (figures.full_speed.first(), figures.full_speed.get(1), figures.full_speed.get(2));
+    let limited = figures.limited.iter().find(|(name, _)| *name == "128 MB").map(|(_, starts)| starts);
+    let (limited_ours, limited_node) = (limited.and_then(|all| all.first()), limited.and_then(|all| all.get(2)));
+    let ratio = |more: Option<&Starts>, less: Option<&Starts>, figure: Figure| {
+        Some(median(figure(more?)) / median(figure(less?)))
+    };
+    let [(_, cold), _, (_, warm), _, _, (_, memory)] = FIGURES;
+    let post = ours.map(|ours| median(&ours.warm) / median(&figures.post));
+    let rows = [
+        ("cold start, times faster than Node.js", "at least", 25.0, ratio(node, ours, cold)),
+        ("the same with 128 MB", "at least", 45.0, ratio(limited_node, limited_ours, cold)),
+        ("cold start, times the floor's", "at most", 1.5, ratio(ours, floor, cold)),
+        ("warm sign-in, times faster than Node.js", "at least", 3.0, ratio(node, ours, warm)),
+        ("the same with 128 MB", "at least", 100.0, ratio(limited_node, limited_ours, warm)),
+        ("warm sign-in, times a bare POST by the same HTTP client", "at most", 1.15, post),
+        ("peak memory, times the floor's", "at most", 1.5, ratio(ours, floor, memory)),
+        ("peak memory, times less than Node.js", "at least", 15.0, ratio(node, ours, memory)),
+        ("zip (MB)", "at most", 1.2, Some(sizes[0].zip as f64 / 1e6)),
+    ];
+    let rows = rows.map(|(what, bound, goal, measured)| {
+        let met = measured.map(|measured| if bound == "at most" { measured <= goal } else { measured >= goal });
+        let verdict = match met {
+            Some(true) => "met",
+            Some(false) => "missed",
+            None => "not measured here",
+        };
+        vec![what.to_owned(), format!("{bound} {goal}"), measured.map_or("–".to_owned(), number), verdict.to_owned()]
+    });
+    table(&["", "goal", "measured", ""], &rows)
+}
+
+/// What is measured of ours and the floor's files, and beside the sign-ins.
+fn beside(figures: &Figures, [ours, floor]: &[Sizes; 2]) -> String {
+    let bytes = |what: &str, size: fn(&Sizes) -> u64| {
+        let mb = |sizes| format!("{:.3}", size(sizes) as f64 / 1e6);
+        vec![what.to_owned(), mb(ours), mb(floor)]
+    };
+    let sizes = [bytes("binary (MB)", |sizes| sizes.binary), bytes("zip (MB)", |sizes| sizes.zip)];
+    format!(
+        "{}\nA bare keep-alive POST by the same HTTP client takes {} ms. Of each cold start but the floor's, {} ms are \
+         UserHub's half of the TLS handshake.\n",
+        table(&["", "ours", "floor"], &sizes),
+        spread(&figures.post),
+        spread(&figures.handshakes),
+    )
+}
+
+fn limited(contenders: &[Contender], figures: &Figures) -> String {
+    figures.limited.iter().fold(String::new(), |mut text, (memory, starts)| {
+        write!(text, "## With the processor time that Lambda gives {memory}\n\n").expect("memory");
+        write!(text, "{}\n", starts_table(contenders, starts)).expect("memory");
+        text
+    })
+}
+
+fn starts_table(contenders: &[Contender], starts: &[Starts]) -> String {
+    let rows = FIGURES.map(|(what, figure)| {
+        std::iter::once(what.to_owned()).chain(starts.iter().map(|starts| spread(figure(starts)))).collect()
+    });
+    table(&head(contenders), &rows)
+}
+
+fn latencies(contenders: &[Contender], figures: &Figures) -> String {
+    let rows: Vec<Vec<String>> = figures
+        .latencies
+        .iter()
+        .map(|(latency, all)| {
+            let what = format!("warm sign-in, UserHub answers after {latency} ms (ms)");
+            std::iter::once(what).chain(all.iter().map(|times| spread(times))).collect()
+        })
+        .collect();
+    table(&head(contenders), &rows)
+}
+
+fn head(contenders: &[Contender]) -> Vec<&'static str> {
+    std::iter::once("").chain(contenders.iter().map(|contender| contender.name)).collect()
+}
+
+fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let line = |cells: &[&str]| format!("| {} |\n", cells.join(" | "));
+    let rows = rows.iter().map(|row| line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
+    let rule = vec!["---"; head.len()];
+    [line(head), line(&rule)].into_iter().chain(rows).collect()
+}
+
+fn spread(values: &[f64]) -> String {
+    let [low, middle, high] = [10, 50, 90].map(|percent| number(percentile(values, percent)));
+    format!("{middle} ({low}–{high})")
+}
+
+fn median(values: &[f64]) -> f64 {
+    percentile(values, 50)
+}
+
+fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[(values.len() - 1) * percent / 100]
+}
+
+/// Three digits, or as many as the number has before its point.
+fn number(value: f64) -> String {
+    let decimals = match value {
+        100.0.. => 0,
+        10.0.. => 1,
+        1.0.. => 2,
+        _ => 3,
+    };
+    format!("{value:.decimals$}")
+}
+
+const COLOURS: [&str; 3] = ["#d9480f", "#868e96", "#2b8a3e"];
+const PANEL: (usize, usize) = (380, 120);
+const BAR_MAX: f64 = 210.0;
+
+/// Bars for the medians that users feel.
+fn picture(contenders: &[Contender], figures: &Figures) -> String {
+    let [(_, cold), _, (_, warm), _, _, (_, memory)] = FIGURES;
+    let mut panels = vec![("Cold start, to the first answer", "ms", &figures.full_speed, cold)];
+    if let Some((_, starts)) = figures.limited.iter().find(|(name, _)| *name == "128 MB") {
+        panels.push(("Cold start with 128 MB of Lambda", "ms", starts, cold));
+        panels.push(("Warm sign-in with 128 MB of Lambda", "ms", starts, warm));
+    }
+    panels.push(("Peak memory", "MiB", &figures.full_speed, memory));
+
+    let (width, height) = (2 * PANEL.0, panels.len().div_ceil(2) * PANEL.1);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
+         font-size=\"13\" fill=\"#212529\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#fff\"/>\n"
+    );
+    for (place, (title, unit, starts, figure)) in panels.into_iter().enumerate() {
+        let medians: Vec<f64> = starts.iter().map(|starts| median(figure(starts))).collect();
+        svg += &panel(contenders, (place % 2 * PANEL.0 + 16, place / 2 * PANEL.1 + 28), title, unit, &medians);
+    }
+    svg + "</svg>\n"
+}
+
+fn panel(contenders: &[Contender], (x, y): (usize, usize), title: &str, unit: &str, medians: &[f64]) -> String {
+    let longest = medians.iter().copied().fold(0.0, f64::max);
+    let mut svg = format!("<text x=\"{x}\" y=\"{y}\" font-weight=\"bold\">{title}</text>\n");
+    for (row, (contender, value)) in contenders.iter().zip(medians).enumerate() {
+        let (top, bar) = (y + 10 + row * 24, (value / longest * BAR_MAX).max(1.0));
+        let (text, start, colour) = (top + 14, x + 60, COLOURS[row]);
+        let end = 66.0 + x as f64 + bar;
+        writeln!(
+            svg,
+            "<text x=\"{x}\" y=\"{text}\">{}</text><rect x=\"{start}\" y=\"{top}\" width=\"{bar:.1}\" height=\"18\" \
+             fill=\"{colour}\"/><text x=\"{end:.1}\" y=\"{text}\">{} {unit}</text>",
+            contender.name,
+            number(*value),
+        )
+        .expect("memory");
+    }
+    svg
 }
