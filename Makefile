@@ -80,7 +80,7 @@ lint: ## formatting, clippy and documentation, warnings denied
 bench: build ## speed, memory and size beside the runtime's floor and Node.js, into benches/results.md and .svg (Linux)
 	@python3 -m zipfile --extract $(PACKAGE)/bootstrap.zip $(PACKAGE)/unzipped
 	@chmod +x $(PACKAGE)/unzipped/bootstrap
-	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --$(subst _,-,$(ARCH)) --example floor --example post
+	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --target $(TARGET).$(GLIBC) --example floor --example post
 	@python3 scripts/bootstrap_zip.py $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip
 	@cargo build $(QUIET) --locked --profile driver --example bench
 	@target/driver/examples/bench $(PACKAGE)/unzipped/bootstrap $(PACKAGE)/bootstrap.zip \
@@ -94,10 +94,14 @@ instructions: $(BINARY) ## instructions of a cold start and a warm sign-in again
 	@target/driver/examples/bench instructions '$(abspath $(BINARY))' benches/instructions.txt target '$(BASELINE)'
 
 build: known-arch need-cargo-lambda ## the deployable zip, with cargo-lambda (ARCH=x86_64|arm64)
-	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --$(subst _,-,$(ARCH))
+	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --target $(TARGET).$(GLIBC)
 	@python3 scripts/bootstrap_zip.py $(PACKAGE)/bootstrap $(PACKAGE)/bootstrap.zip
 
 PACKAGE = target/lambda/userhub-signin
+
+# The C library of provided.al2023 (https://docs.aws.amazon.com/linux/al2023/ug/glibc-gcc-and-binutils.html): for an older one
+# the binary would need libraries that are empty in this one, and loading them takes 4 % of a cold start.
+GLIBC = 2.34
 
 # The processors that Lambda has at least, which cargo-lambda names where there are no flags. The path of cargo's own
 # directory is in each panic's place, and would make every user's zip another one.
