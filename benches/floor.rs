@@ -1,4 +1,4 @@
-//! The least that a function on this runtime can do: gives its event back. What it costs is lambda_runtime's and Lambda's
+//! The least that a function on this runtime can do: gives its event back. What it costs is that runtime's and Lambda's
 //! own part of a sign-in.
 
 use std::convert::Infallible;

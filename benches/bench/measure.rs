@@ -116,7 +116,7 @@ fn start(contender: &Contender, userhub: &UserHub, limit: Option<&Path>, sign_in
         }
         starts.warm.push(milliseconds(process.sign_in()));
     }
-    starts.warm_cpu.push(milliseconds(process.cpu() - cold_cpu) / sign_ins as f64);
+    starts.warm_cpu.push(milliseconds(process.cpu().saturating_sub(cold_cpu)) / sign_ins as f64);
     starts.peak_mib.push(process.peak_memory_kib() as f64 / 1024.0);
 }
 

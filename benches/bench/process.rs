@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::support::{ADMIN_KEY, CONNECTION_ID, EVENT, Request};
+use super::support::http::Request;
+use super::support::{ADMIN_KEY, CONNECTION_ID, EVENT};
 use super::userhub::UserHub;
 
 /// Time for the launcher to get ready, and for a limit's next period to begin with all of its quota.
@@ -93,7 +94,7 @@ impl Process {
     /// Processor time of all threads since the launch, once the function has come to rest.
     pub fn cpu(&self) -> Duration {
         thread::sleep(REST);
-        cpu(self.child.id()) - self.launcher_cpu
+        cpu(self.child.id()).saturating_sub(self.launcher_cpu)
     }
 
     /// Ends the function as Lambda ends one.

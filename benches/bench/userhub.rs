@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::support::{ADMIN_KEY, Authority, CONNECTION_ID, Request, certificate_for};
+use super::support::http::Request;
+use super::support::{ADMIN_KEY, Authority, CONNECTION_ID, certificate_for};
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 

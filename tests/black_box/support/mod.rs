@@ -3,7 +3,7 @@
 
 mod authority;
 mod function;
-mod http;
+pub mod http;
 mod runtime_api;
 mod userhub;
 
@@ -13,7 +13,6 @@ use std::path::Path;
 
 pub use authority::{Authority, certificate_for, server};
 pub use function::{Function, Settings, SignIn, binary};
-pub use http::Request;
 pub use runtime_api::Manners;
 pub use userhub::{Reply, Step, UserHub, answer, send};
 
