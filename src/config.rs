@@ -34,6 +34,17 @@ pub struct Config {
     /// Certificate authorities to trust beside Mozilla's. Read from the file that the `USERHUB_EXTRA_CA_CERTS`
     /// environment variable names.
     pub extra_ca_certs: RootCertStore,
+    /// When a sign-in is reported. Read from the `USERHUB_REPORT` environment variable.
+    pub report: Report,
+}
+
+/// When a sign-in is reported, seen from Cognito.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Report {
+    /// Cognito waits for the report, 2 s at most.
+    BeforeResponse,
+    /// Cognito has its event back at once, and the report follows.
+    AfterResponse,
 }
 
 /// What is wrong with one setting and what to do about it. Never holds the value.
@@ -65,9 +76,10 @@ impl Config {
         let connection_id = variables.parse("AMAZON_COGNITO_CONNECTION_ID", connection_id);
         let base_url = variables.parse("USERHUB_BASE_URL", base_url);
         let extra_ca_certs = variables.parse("USERHUB_EXTRA_CA_CERTS", extra_ca_certs);
-        match (admin_key, connection_id, base_url, extra_ca_certs) {
-            (Some(admin_key), Some(connection_id), Some(base_url), Some(extra_ca_certs)) => {
-                Ok(Self { admin_key, connection_id, base_url, extra_ca_certs })
+        let report = variables.parse("USERHUB_REPORT", report);
+        match (admin_key, connection_id, base_url, extra_ca_certs, report) {
+            (Some(admin_key), Some(connection_id), Some(base_url), Some(extra_ca_certs), Some(report)) => {
+                Ok(Self { admin_key, connection_id, base_url, extra_ca_certs, report })
             }
             _ => Err(variables.problems),
         }
@@ -166,6 +178,14 @@ fn extra_ca_certs(path: Option<&str>) -> Result<RootCertStore, String> {
     Ok(extra)
 }
 
+fn report(value: Option<&str>) -> Result<Report, String> {
+    match value {
+        None | Some("before-response") => Ok(Report::BeforeResponse),
+        Some("after-response") => Ok(Report::AfterResponse),
+        Some(_) => Err("must be before-response or after-response".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +207,7 @@ mod tests {
         assert_eq!(config.connection_id, "conn_Test-1");
         assert_eq!(config.base_url.as_str(), "https://api.userhub.com/");
         assert!(config.extra_ca_certs.is_empty());
+        assert_eq!(config.report, Report::BeforeResponse);
     }
 
     #[test]
@@ -203,6 +224,15 @@ mod tests {
     }
 
     #[test]
+    fn reports_before_or_after_the_response() {
+        assert_eq!(report(Some("before-response")), Ok(Report::BeforeResponse));
+        assert_eq!(report(Some("after-response")), Ok(Report::AfterResponse));
+        for value in ["after", "AFTER-RESPONSE", "true"] {
+            assert_eq!(report(Some(value)), Err("must be before-response or after-response".to_owned()));
+        }
+    }
+
+    #[test]
     fn https_goes_anywhere_and_http_to_this_machine() {
         for url in [
             "https://api.userhub.example/",
@@ -212,6 +242,7 @@ mod tests {
             "http://127.0.0.1/",
             "http://127.8.9.10:1/",
             "http://[::1]:9000/",
+            "https://xn--bcher-kva.example/",
         ] {
             assert_eq!(base_url(url).as_deref(), Ok(url));
         }
@@ -224,6 +255,7 @@ mod tests {
             "http://127.0.0.1@userhub.example/",
             "ftp://localhost/",
             "localhost:9000",
+            "https://b\u{fc}cher.example/", // idna_adapter's tables are left out
         ] {
             assert!(base_url(url).is_err(), "{url}");
         }
@@ -235,6 +267,6 @@ mod tests {
         use std::os::unix::ffi::OsStringExt;
         let problems = Config::from_variables(|_| Some(OsString::from_vec(vec![b'a', 0xff]))).unwrap_err();
         assert_eq!(problems[0].to_string(), "USERHUB_ADMIN_KEY is not UTF-8 text");
-        assert_eq!(problems.len(), 4);
+        assert_eq!(problems.len(), 5);
     }
 }

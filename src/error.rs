@@ -1,6 +1,7 @@
 //! Why a sign-in was not reported.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use reqwest::StatusCode;
 
@@ -30,12 +31,12 @@ pub enum Error {
         /// UserHub's own name for the error, such as `PERMISSION_DENIED`.
         code: Option<String>,
     },
-    /// UserHub asked for fewer requests (429).
+    /// UserHub asked for fewer requests (429); holds what its `Retry-After` asks for.
     #[error("UserHub is limiting the rate of requests: 429 Too Many Requests")]
-    RateLimited,
-    /// UserHub failed (5xx).
+    RateLimited(Option<Duration>),
+    /// UserHub failed (5xx); holds what its `Retry-After` asks for.
     #[error("UserHub is unavailable: {0}")]
-    Unavailable(StatusCode),
+    Unavailable(StatusCode, Option<Duration>),
     /// A status that the Admin API does not use, such as a redirect.
     #[error("unexpected answer: {0}")]
     UnexpectedStatus(StatusCode),
@@ -67,8 +68,8 @@ impl Error {
             Self::Connect(_) => "connect",
             Self::TimedOut => "timed_out",
             Self::Rejected { .. } => "rejected",
-            Self::RateLimited => "rate_limited",
-            Self::Unavailable(_) => "unavailable",
+            Self::RateLimited(_) => "rate_limited",
+            Self::Unavailable(..) => "unavailable",
             Self::UnexpectedStatus(_) | Self::Malformed(_) => "unexpected_answer",
             Self::Panic => "panic",
         }
@@ -78,8 +79,10 @@ impl Error {
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         match self {
-            Self::Rejected { status, .. } | Self::Unavailable(status) | Self::UnexpectedStatus(status) => Some(*status),
-            Self::RateLimited => Some(StatusCode::TOO_MANY_REQUESTS),
+            Self::Rejected { status, .. } | Self::Unavailable(status, _) | Self::UnexpectedStatus(status) => {
+                Some(*status)
+            }
+            Self::RateLimited(_) => Some(StatusCode::TOO_MANY_REQUESTS),
             Self::Settings(_)
             | Self::Event(_)
             | Self::Connect(_)
@@ -118,9 +121,10 @@ mod tests {
         assert_error(&rejected(Some("PERMISSION_DENIED")), "rejected", Some(403), text);
         assert_error(&rejected(None), "rejected", Some(403), "UserHub rejected the report: 403 Forbidden");
         let text = "UserHub is limiting the rate of requests: 429 Too Many Requests";
-        assert_error(&Error::RateLimited, "rate_limited", Some(429), text);
+        assert_error(&Error::RateLimited(None), "rate_limited", Some(429), text);
         let text = "UserHub is unavailable: 502 Bad Gateway";
-        assert_error(&Error::Unavailable(StatusCode::BAD_GATEWAY), "unavailable", Some(502), text);
+        let unavailable = Error::Unavailable(StatusCode::BAD_GATEWAY, None);
+        assert_error(&unavailable, "unavailable", Some(502), text);
         let text = "unexpected answer: 302 Found";
         assert_error(&Error::UnexpectedStatus(StatusCode::FOUND), "unexpected_answer", Some(302), text);
         assert_error(&Error::malformed("not HTTP"), "unexpected_answer", None, "unexpected answer: not HTTP");

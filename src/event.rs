@@ -1,4 +1,4 @@
-//! What is read of Cognito's event: the user name, and nothing else.
+//! What is read of Cognito's event: the user name and the trigger, and nothing else.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,30 @@ use crate::error::Error;
 /// (`UserType` in the Cognito API reference); twice that keeps every real name and bounds the URL.
 const USER_NAME_MAX: usize = 1024;
 
-/// The `userName` of a JSON object, whatever else the object holds or lacks. Of two fields with that name the last
-/// counts, as in JavaScript.
+/// Whom an event is about, and what happened.
+#[derive(Debug, PartialEq)]
+pub struct Event {
+    /// `userName`.
+    pub user_name: String,
+    /// `triggerSource`, such as `PostAuthentication_Authentication`; `None` where that is no string.
+    pub trigger_source: Option<String>,
+}
+
+/// Reads a JSON object, whatever else it holds or lacks. Of two fields with the same name the last counts, as in
+/// JavaScript.
 ///
 /// # Errors
 /// [`Error::Event`] when the event is not an object, or has no user name that can be reported.
-pub fn user_name(event: &RawValue) -> Result<String, Error> {
+pub fn read(event: &RawValue) -> Result<Event, Error> {
     let fields: BTreeMap<ByteBuf, &RawValue> =
         serde_json::from_str(event.get()).map_err(|_| Error::Event("is not a JSON object"))?;
-    let value = fields.get(Bytes::new(b"userName")).ok_or(Error::Event("has no userName"))?;
-    let name: String =
-        serde_json::from_str(value.get()).map_err(|_| Error::Event("has a userName that is not a string"))?;
-    match name.len() {
+    let field = |name: &[u8]| fields.get(Bytes::new(name)).map(|value| serde_json::from_str::<String>(value.get()));
+    let user_name = field(b"userName")
+        .ok_or(Error::Event("has no userName"))?
+        .map_err(|_| Error::Event("has a userName that is not a string"))?;
+    match user_name.len() {
         0 => Err(Error::Event("has an empty userName")),
-        1..=USER_NAME_MAX => Ok(name),
+        1..=USER_NAME_MAX => Ok(Event { user_name, trigger_source: field(b"triggerSource").and_then(Result::ok) }),
         _ => Err(Error::Event("has a userName longer than Cognito allows")),
     }
 }
@@ -33,20 +43,41 @@ pub fn user_name(event: &RawValue) -> Result<String, Error> {
 mod tests {
     use super::*;
 
-    fn read(event: &str) -> Result<String, Error> {
-        user_name(&RawValue::from_string(event.to_owned()).unwrap())
+    fn read(event: &str) -> Result<Event, Error> {
+        super::read(&RawValue::from_string(event.to_owned()).unwrap())
+    }
+
+    fn user_name(event: &str) -> String {
+        read(event).unwrap().user_name
+    }
+
+    fn trigger_source(event: &str) -> Option<String> {
+        read(event).unwrap().trigger_source
     }
 
     #[test]
-    fn reads_the_user_name_and_nothing_else() {
-        assert_eq!(read(r#"{"userName":"sample"}"#).unwrap(), "sample");
-        assert_eq!(read(r#" {"a":[1e999,"\ud800",{}],"userName":"\u540d\n","b":null} "#).unwrap(), "名\n");
-        assert_eq!(read(r#"{"userName":1,"\ud800":2,"userName":"last"}"#).unwrap(), "last");
+    fn reads_the_user_name_and_the_trigger_and_nothing_else() {
+        assert_eq!(user_name(r#"{"userName":"sample"}"#), "sample");
+        assert_eq!(user_name(r#" {"a":[1e999,"\ud800",{}],"userName":"\u540d\n","b":null} "#), "名\n");
+        assert_eq!(user_name(r#"{"userName":1,"\ud800":2,"userName":"last"}"#), "last");
+        let trigger = r#"{"triggerSource":null,"userName":"sample","triggerSource":"PostConfirmation_ConfirmSignUp"}"#;
+        assert_eq!(trigger_source(trigger).as_deref(), Some("PostConfirmation_ConfirmSignUp"));
+    }
+
+    #[test]
+    fn a_trigger_that_is_no_string_is_none() {
+        for event in [
+            r#"{"userName":"a"}"#,
+            r#"{"userName":"a","triggerSource":1}"#,
+            r#"{"userName":"a","triggerSource":"\ud800"}"#,
+        ] {
+            assert_eq!(trigger_source(event), None, "{event}");
+        }
     }
 
     #[test]
     fn a_user_name_has_a_greatest_length() {
-        assert_eq!(read(&format!(r#"{{"userName":"{}"}}"#, "é".repeat(512))).unwrap().len(), 1024);
+        assert_eq!(user_name(&format!(r#"{{"userName":"{}"}}"#, "é".repeat(512))).len(), 1024);
         assert_eq!(
             read(&format!(r#"{{"userName":"{}x"}}"#, "é".repeat(512))),
             Err(Error::Event("has a userName longer than Cognito allows"))

@@ -2,10 +2,12 @@
 
 use std::env;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use lambda_runtime::{Runtime, service_fn};
 use userhub_signin::config::{Config, Problem};
 use userhub_signin::error::Error;
+use userhub_signin::extension::Extension;
 use userhub_signin::userhub::Client;
 use userhub_signin::{handler, logging};
 
@@ -21,8 +23,11 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     logging::init();
-    let client = Config::from_env().map_err(|problems| settings_error(&problems)).and_then(Client::new);
-    match Runtime::new(service_fn(|event| handler::handle(&client, event))).run().await {
+    let config = Config::from_env().map_err(|problems| settings_error(&problems));
+    let extension = Extension::wanted_by(&config).await;
+    let client = Arc::new(config.and_then(|config| Client::new(config, extension.is_none())));
+    let later = extension.map(|extension| extension.start(Arc::clone(&client)));
+    match Runtime::new(service_fn(|event| handler::handle(&client, later.as_ref(), event))).run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("the Lambda Runtime API failed: {error}");

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode, redirect, retry};
 use rustls::RootCertStore;
 use secrecy::ExposeSecret;
@@ -48,8 +48,26 @@ const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'(')
     .remove(b')');
 
-/// The event of a sign-in. UserHub takes a request without a body for `CHANGED`.
-const SIGN_IN: &str = r#"{"type":"SIGNIN"}"#;
+/// What happened to a user, in UserHub's words.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum EventType {
+    /// `SIGNIN`.
+    SignIn,
+    /// `SIGNUP`.
+    SignUp,
+    /// `CHANGED`, for which UserHub takes a request without a body as well.
+    Changed,
+}
+
+impl EventType {
+    fn body(self) -> &'static str {
+        match self {
+            Self::SignIn => r#"{"type":"SIGNIN"}"#,
+            Self::SignUp => r#"{"type":"SIGNUP"}"#,
+            Self::Changed => r#"{"type":"CHANGED"}"#,
+        }
+    }
+}
 
 /// Which version of the Admin API is spoken; the one of UserHub's own SDKs 0.8.2.
 const API_VERSION: &str = "2025-05-01";
@@ -66,12 +84,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client without a connection; the first report opens one.
+    /// A client without a connection; the first report opens one. `second_try`: whether a report whose connection broke
+    /// is sent once more at once, on a new one.
     ///
     /// # Errors
     /// [`Error::Settings`] when the key cannot be a header's value or the TLS settings contradict each other; a
     /// [`Config`] that was read from the environment causes neither.
-    pub fn new(config: Config) -> Result<Self, Error> {
+    pub fn new(config: Config, second_try: bool) -> Result<Self, Error> {
         let unusable =
             |cause: &dyn std::fmt::Display| Error::Settings(format!("the HTTP client cannot be built: {cause}"));
 
@@ -95,7 +114,7 @@ impl Client {
         // UserHub takes the same event twice without harm. No budget: it would count in seconds that a frozen function
         // does not notice.
         let retry = retry::for_host(config.base_url.host_str().unwrap_or_default().to_owned())
-            .max_retries_per_request(1)
+            .max_retries_per_request(second_try.into())
             .no_budget()
             .classify_fn(|attempt| match attempt.error() {
                 Some(error) if is_connection_failure(error) => attempt.retryable(),
@@ -120,14 +139,14 @@ impl Client {
         })
     }
 
-    /// Tells UserHub that a user signed in; UserHub's status when it took the report. Ends within 2 s, or within
+    /// Tells UserHub what happened to a user; UserHub's status when it took the report. Ends within 2 s, or within
     /// `time_left` where that is less.
     ///
     /// # Errors
     /// Every variant of [`Error`] that tells of the network or of UserHub's answer.
-    pub async fn report_sign_in(&self, user_name: &str, time_left: Duration) -> Result<StatusCode, Error> {
+    pub async fn report(&self, event: EventType, user_name: &str, time_left: Duration) -> Result<StatusCode, Error> {
         let deadline = Instant::now() + REPORT_LIMIT.min(time_left);
-        let request = self.http.post(self.event_url(user_name)).body(SIGN_IN);
+        let request = self.http.post(self.event_url(user_name)).body(event.body());
         let response = timeout_at(deadline, request.send())
             .await
             .map_err(|_| Error::TimedOut)?
@@ -138,11 +157,11 @@ impl Client {
                 tokio::spawn(read_body(response, deadline));
                 Ok(status)
             }
-            StatusCode::TOO_MANY_REQUESTS => Err(Error::RateLimited),
+            StatusCode::TOO_MANY_REQUESTS => Err(Error::RateLimited(retry_after(&response))),
             status if status.is_client_error() => {
                 Err(Error::Rejected { status, code: error_code(&read_body(response, deadline).await) })
             }
-            status if status.is_server_error() => Err(Error::Unavailable(status)),
+            status if status.is_server_error() => Err(Error::Unavailable(status, retry_after(&response))),
             status => Err(Error::UnexpectedStatus(status)),
         }
     }
@@ -165,6 +184,15 @@ async fn read_body(mut response: Response, deadline: Instant) -> Vec<u8> {
         body.extend_from_slice(&chunk);
     }
     body
+}
+
+/// How long an answer's `Retry-After` asks to wait, given in seconds or as a date (RFC 9110, section 10.2.3).
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    match value.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).ok(),
+    }
 }
 
 /// The `code` of UserHub's error object: one of gRPC's code names, so anything else is left out. Its `message` is never
@@ -219,15 +247,17 @@ mod tests {
     use reqwest::Url;
 
     use super::*;
+    use crate::config::Report;
 
     fn client(base_url: &str) -> Client {
-        Client::new(Config {
+        let config = Config {
             admin_key: "userhub_admin_test".into(),
             connection_id: "conn_test".into(),
             base_url: base_url.parse().unwrap(),
             extra_ca_certs: RootCertStore::empty(),
-        })
-        .unwrap()
+            report: Report::BeforeResponse,
+        };
+        Client::new(config, true).unwrap()
     }
 
     /// ECMAScript's definition of encodeURIComponent, byte by byte.
@@ -305,7 +335,7 @@ mod tests {
             tokio::time::pause();
             tokio::time::advance(idle).await;
             tokio::time::resume();
-            client.report_sign_in("a", Duration::MAX).await.unwrap();
+            client.report(EventType::SignIn, "a", Duration::MAX).await.unwrap();
             tokio::time::sleep(Duration::from_millis(20)).await; // until the answer's body is read
             assert_eq!(CONNECTIONS.load(Ordering::Relaxed), connections, "after {idle:?}");
         }

@@ -11,30 +11,33 @@ use reqwest::Url;
 use rustls::RootCertStore;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use userhub_signin::config::Config;
-use userhub_signin::event;
+use userhub_signin::config::{Config, Report};
+use userhub_signin::event::{self, Event};
 use userhub_signin::userhub::Client;
 
 static CLIENT: LazyLock<Client> = LazyLock::new(|| {
-    Client::new(Config {
+    let config = Config {
         admin_key: "key".into(),
         connection_id: "conn".into(),
         base_url: "https://userhub.example/prefix".parse().unwrap(),
         extra_ca_certs: RootCertStore::empty(),
-    })
-    .unwrap()
+        report: Report::BeforeResponse,
+    };
+    Client::new(config, true).unwrap()
 });
 
 fuzz_target!(|bytes: &[u8]| {
     // Lambda takes nothing but JSON.
     let Ok(event) = serde_json::from_slice::<&RawValue>(bytes) else { return };
-    let found = event::user_name(event);
+    let found = event::read(event);
     // serde_json's own reading is the judge, where it takes the event: it refuses lone surrogates and deep nesting.
     if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
         let name = value.get("userName").and_then(Value::as_str).filter(|name| (1..=1024).contains(&name.len()));
-        assert_eq!(found.as_deref().ok(), name);
+        let trigger = value.get("triggerSource").and_then(Value::as_str);
+        let expected = name.map(|name| (name, trigger));
+        assert_eq!(found.as_ref().ok().map(|found| (found.user_name.as_str(), found.trigger_source.as_deref())), expected);
     }
-    let Ok(name) = found else { return };
+    let Ok(Event { user_name: name, .. }) = found else { return };
 
     let url: Url = CLIENT.event_url(&name).parse().unwrap();
     assert_eq!((url.scheme(), url.host_str(), url.port()), ("https", Some("userhub.example"), None));
