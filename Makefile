@@ -2,11 +2,13 @@
 
 EVENT ?= events/post-authentication.json
 FAULT ?=
+REPORT ?=
 ARCH ?= x86_64
 # What `make run`, `make test` and `make e2e` start.
 BINARY ?= target/release/userhub-signin
 USER_POOL_ID ?=
 FUNCTION ?= userhub-signin
+TRIGGERS ?= PostAuthentication
 REPLACE ?=
 SIGN_INS ?= 100000
 SECONDS ?= 60
@@ -14,9 +16,9 @@ BASELINE ?=
 DRY_RUN ?=
 GUIDED ?=
 # In the environment a value needs no quoting, whatever is in it.
-export EVENT FAULT USER_POOL_ID FUNCTION
+export EVENT FAULT REPORT USER_POOL_ID FUNCTION TRIGGERS
 
-OPTIONS := EVENT FAULT ARCH BINARY USER_POOL_ID FUNCTION REPLACE DRY_RUN GUIDED SIGN_INS SECONDS BASELINE
+OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION TRIGGERS REPLACE DRY_RUN GUIDED SIGN_INS SECONDS BASELINE
 GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(OPTIONS),$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -35,9 +37,9 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(BINARY) ## one sign-in through the real function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|302|401|429|500|slow)
+run: $(BINARY) ## one sign-in through the real function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|302|401|429|500|slow, REPORT=after-response)
 	@cargo build $(QUIET) --locked --example local
-	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' target/debug/examples/local "$$EVENT" "$$FAULT"
+	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' target/debug/examples/local "$$EVENT" "$$FAULT" "$$REPORT"
 
 test: $(BINARY) ## all tests: units, and the release binary from outside (needs only Rust)
 	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' cargo test $(QUIET) --locked

@@ -1,5 +1,6 @@
 //! The tests' stand-in for UserHub as a process of its own, for the end-to-end tests: prints its base URL, serves until
-//! its standard input ends, then prints the reported user names as a JSON array. Fails if anything else was sent.
+//! its standard input ends, then prints each report's event type and user name as a JSON array. Fails if anything else was
+//! sent.
 
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a broken promise has to end it")]
 
@@ -22,6 +23,6 @@ fn main() {
     let userhub = UserHub::replying([reply]);
     println!("{}", userhub.base_url());
     std::io::stdin().read_to_end(&mut Vec::new()).expect("standard input");
-    let user_names: Vec<_> = userhub.reports().into_iter().map(|report| report.user_name).collect();
-    println!("{}", serde_json::to_string(&user_names).expect("strings"));
+    let reports: Vec<_> = userhub.reports().into_iter().map(|report| (report.event_type, report.user_name)).collect();
+    println!("{}", serde_json::to_string(&reports).expect("strings"));
 }

@@ -1,6 +1,9 @@
 //! Everything Cognito may send, and more.
 
-use aws_lambda_events::cognito::CognitoEventUserPoolsPostAuthentication as PostAuthentication;
+use aws_lambda_events::cognito::{
+    CognitoEventUserPoolsPostAuthentication as PostAuthentication,
+    CognitoEventUserPoolsPostConfirmation as PostConfirmation,
+};
 use serde_json::{Value, json};
 
 use crate::support::{EVENT, Function, UserHub, sample_events};
@@ -10,24 +13,53 @@ fn reports_every_sample_event() {
     let userhub = UserHub::start();
     let function = Function::reporting_to(&userhub);
     let events = sample_events();
-    assert!(events.len() >= 6);
+    assert!(events.len() >= 9);
     for (name, event) in events {
         function.sign_in(&event).assert_reported(200);
         let event: Value = serde_json::from_slice(&event).unwrap();
-        assert_eq!(userhub.only_report().user_name, event["userName"], "{name}");
+        let event_type = match name.as_str() {
+            "sign-up" | "federated-sign-up" => "SIGNUP",
+            "forgotten-password" => "CHANGED",
+            _ => "SIGNIN",
+        };
+        assert_eq!(userhub.only_report_of(event_type).user_name, event["userName"], "{name}");
+    }
+}
+
+#[test]
+fn reports_every_trigger_as_what_it_is() {
+    let userhub = UserHub::start();
+    let function = Function::reporting_to(&userhub);
+    for (trigger_source, event_type) in [
+        (json!("PostAuthentication_Authentication"), "SIGNIN"),
+        (json!("PostConfirmation_ConfirmSignUp"), "SIGNUP"),
+        (json!("PostConfirmation_ConfirmForgotPassword"), "CHANGED"),
+        (json!("PostConfirmation_SomethingNew"), "SIGNIN"),
+        (json!("postconfirmation_confirmsignup"), "SIGNIN"),
+        (json!(""), "SIGNIN"),
+        (json!(null), "SIGNIN"),
+        (json!(["PostConfirmation_ConfirmSignUp"]), "SIGNIN"),
+    ] {
+        let event = json!({"userName": "sample", "triggerSource": trigger_source});
+        function.sign_in(event.to_string().as_bytes()).assert_reported(200);
+        userhub.only_report_of(event_type);
     }
 }
 
 #[test]
 fn sample_events_follow_the_published_schema() {
     for (name, event) in sample_events() {
-        let parsed = serde_json::from_slice::<PostAuthentication>(&event);
+        let written = match name.as_str() {
+            "sign-up" | "federated-sign-up" | "forgotten-password" => {
+                serde_json::from_slice::<PostConfirmation>(&event).and_then(serde_json::to_value)
+            }
+            _ => serde_json::from_slice::<PostAuthentication>(&event).and_then(serde_json::to_value),
+        };
         if matches!(name.as_str(), "minimal" | "console-test") {
-            assert!(parsed.is_err(), "{name} is there because the types refuse it");
+            assert!(written.is_err(), "{name} is there because the types refuse it");
             continue;
         }
-        let parsed = parsed.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let mut written = serde_json::to_value(parsed).unwrap();
+        let mut written = written.unwrap_or_else(|error| panic!("{name}: {error}"));
         let event: Value = serde_json::from_slice(&event).unwrap();
         if event["request"].get("clientMetadata").is_none() {
             // The types write an empty object for what Cognito left out.

@@ -44,10 +44,16 @@ fn says_every_setting_that_is_wrong() {
         .unset("USERHUB_ADMIN_KEY")
         .set("AMAZON_COGNITO_CONNECTION_ID", "no/such")
         .set("USERHUB_EXTRA_CA_CERTS", "/no/such/file.pem")
+        .set("USERHUB_REPORT", "afterwards")
         .start();
     let error = function.sign_in(EVENT).assert_not_reported("settings", None);
-    for variable in ["USERHUB_ADMIN_KEY", "AMAZON_COGNITO_CONNECTION_ID", "USERHUB_BASE_URL", "USERHUB_EXTRA_CA_CERTS"]
-    {
+    for variable in [
+        "USERHUB_ADMIN_KEY",
+        "AMAZON_COGNITO_CONNECTION_ID",
+        "USERHUB_BASE_URL",
+        "USERHUB_EXTRA_CA_CERTS",
+        "USERHUB_REPORT",
+    ] {
         assert!(error.contains(&format!("{variable} ")), "{error}");
     }
 }
@@ -56,6 +62,7 @@ fn says_every_setting_that_is_wrong() {
 fn says_which_setting_is_malformed_without_its_value() {
     let not_pem = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").display().to_string();
     for (variable, value, problem) in [
+        ("USERHUB_REPORT", "after", "must be before-response or after-response"),
         ("USERHUB_ADMIN_KEY", "value one", "holds white space, control or non-ASCII characters"),
         ("USERHUB_ADMIN_KEY", "value\r\nX-Injected: yes", "holds white space, control or non-ASCII characters"),
         ("USERHUB_ADMIN_KEY", "value\u{e9}", "holds white space, control or non-ASCII characters"),

@@ -46,12 +46,16 @@ impl Settings {
     }
 
     pub fn start(self) -> Function {
-        Function::start(self, true)
+        Function::start(self, true, Manners::Keep)
     }
 
     /// With nobody at the other end of its standard output and error.
     pub fn start_unheard(self) -> Function {
-        Function::start(self, false)
+        Function::start(self, false, Manners::Keep)
+    }
+
+    pub fn start_with(self, manners: Manners) -> Function {
+        Function::start(self, true, manners)
     }
 }
 
@@ -81,8 +85,8 @@ impl Function {
         Settings::for_base_url(&userhub.base_url()).start()
     }
 
-    fn start(Settings(variables): Settings, heard: bool) -> Self {
-        let runtime_api = RuntimeApi::start();
+    fn start(Settings(variables): Settings, heard: bool, manners: Manners) -> Self {
+        let runtime_api = RuntimeApi::start(manners);
         let started_at = Instant::now();
         let mut process = Command::new(binary())
             .env_clear()
@@ -154,6 +158,19 @@ impl Function {
         wait_for(|| self.runtime_api.ready_at()).expect("the function asks for an event") - self.started_at
     }
 
+    /// An event that is no JSON, which lambda_runtime refuses in the function's place.
+    #[track_caller]
+    pub fn be_refused(&self, event: &[u8]) {
+        let answer = self.runtime_api.invoke("refused", event, SystemTime::now() + FUNCTION_TIMEOUT);
+        assert_eq!(answer.verdict, "error");
+    }
+
+    /// Waits until Lambda could freeze the function, for its extension is done; since when that is.
+    #[track_caller]
+    pub fn wait_until_idle(&self) -> Instant {
+        wait_for(|| self.runtime_api.idle_since()).expect("the extension asks for the next invocation")
+    }
+
     /// How the Runtime API treats the function from its next reply on.
     pub fn set_manners(&self, manners: Manners) {
         self.runtime_api.set_manners(manners);
@@ -180,7 +197,7 @@ impl Function {
         kill_process(Pid::from_child(&self.process), signal).expect("the function runs");
     }
 
-    /// How the process ended, within 5 s.
+    /// How the process ended, within 10 s.
     #[track_caller]
     pub fn wait_for_end(&mut self) -> ExitStatus {
         let ended = wait_for(|| self.process.try_wait().expect("a status"));
@@ -281,9 +298,9 @@ fn collect_lines(pipe: impl Read + Send + 'static, log: &Arc<Mutex<Vec<String>>>
     })
 }
 
-/// Asks again and again, for 5 s at most.
+/// Asks again and again, for 10 s at most.
 fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let give_up = Instant::now() + Duration::from_secs(5);
+    let give_up = Instant::now() + Duration::from_secs(10);
     loop {
         let answer = ask();
         if answer.is_some() || Instant::now() > give_up {
