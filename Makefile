@@ -8,7 +8,7 @@ ARCH ?= x86_64
 BINARY ?= target/release/userhub-signin
 USER_POOL_ID ?=
 FUNCTION ?= userhub-signin
-TRIGGERS ?= PostAuthentication
+TRIGGERS ?=
 REPLACE ?=
 SIGN_INS ?= 100000
 SECONDS ?= 60
@@ -138,11 +138,11 @@ setup: $(TOOLS)/.installed ## install the extra tools (cargo-lambda, SAM) into .
 deploy: sam-build ## deploy template.yaml with SAM, which asks for everything the first time (GUIDED=1: again; ARCH=arm64)
 	@sam deploy $(if $(wildcard samconfig.toml),$(if $(GUIDED),--guided),--guided --stack-name userhub-signin) --no-fail-on-empty-changeset
 
-attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…, DRY_RUN=1, REPLACE=1)
-	@$(TRIGGER) attach $(if $(REPLACE),--replace) $(if $(DRY_RUN),--dry-run)
+attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…, TRIGGERS="PostAuthentication PostConfirmation", DRY_RUN=1, REPLACE=1)
+	@$(TRIGGER) attach --triggers "$$TRIGGERS" $(if $(REPLACE),--replace) $(if $(DRY_RUN),--dry-run)
 
-detach: ## take the function off the user pool (USER_POOL_ID=…, FUNCTION=…, DRY_RUN=1)
-	@$(TRIGGER) detach $(if $(DRY_RUN),--dry-run)
+detach: ## take the function off the user pool (USER_POOL_ID=…, FUNCTION=…, TRIGGERS=…, DRY_RUN=1)
+	@$(TRIGGER) detach --triggers "$$TRIGGERS" $(if $(DRY_RUN),--dry-run)
 
 status: ## what is attached, may Cognito invoke it, are its settings there, were sign-ins reported (USER_POOL_ID=…)
 	@$(TRIGGER) status

@@ -21,9 +21,9 @@ import sys
 import tempfile
 import time
 
-TRIGGER = "PostAuthentication"
+TRIGGERS = ["PostAuthentication", "PostConfirmation"]  # what the function can be; the first one is the default
 SETTINGS = {"USERHUB_ADMIN_KEY": True, "AMAZON_COGNITO_CONNECTION_ID": True, "USERHUB_BASE_URL": False,
-            "USERHUB_EXTRA_CA_CERTS": False}  # name: whether it is required
+            "USERHUB_EXTRA_CA_CERTS": False, "USERHUB_REPORT": False}  # name: whether it is required
 SAVED = pathlib.Path("user-pools")
 RECENT_HOURS = 24
 MOST_LINES = 1000  # of log that `status` reads
@@ -112,7 +112,8 @@ class UserPool:
         self.description = answer["UserPool"]
         self.unknown = sorted(set(unknown_fields(raw_answer(log), answer)))
         self.arn = self.description["Arn"]
-        self.trigger = self.description.get("LambdaConfig", {}).get(TRIGGER)
+        attached = self.description.get("LambdaConfig", {})
+        self.triggers = {trigger: attached[trigger] for trigger in TRIGGERS if attached.get(trigger)}
         self.mfa = self.aws("cognito-idp", "get-user-pool-mfa-config", "--user-pool-id", pool_id)
 
     def settings(self):
@@ -252,33 +253,38 @@ def attach(options):
                 "aws", "lambda", "add-permission", "--region", pool.aws.region, "--function-name", function.name,
                 "--statement-id", f"cognito-{pool.id}", "--action", "lambda:InvokeFunction", "--principal",
                 "cognito-idp.amazonaws.com", "--source-arn", pool.arn, "--source-account", pool.arn.split(":")[4]]))
-    if pool.trigger == function.arn:
-        print(f"{function.name} is attached to {pool.id} already; nothing was changed.")
+    wanted = {trigger: function.arn for trigger in options.triggers or TRIGGERS[:1]}
+    missing = {trigger: arn for trigger, arn in wanted.items() if pool.triggers.get(trigger) != arn}
+    if not missing:
+        print(f"{function.name} is attached to {pool.id} already ({', '.join(wanted)}); nothing was changed.")
         return 0
-    if pool.trigger and not options.replace:
-        raise Refusal(f"Another function is attached to {pool.id}: {pool.trigger}\nSay REPLACE=1 to put "
+    others = [f"{trigger}: {pool.triggers[trigger]}" for trigger in missing if trigger in pool.triggers]
+    if others and not options.replace:
+        raise Refusal(f"Another function is attached to {pool.id}, as {' and '.join(others)}\nSay REPLACE=1 to put "
                       f"{function.name} in its place; Cognito calls only one.")
-    return set_trigger(pool, function.arn, options.dry_run)
+    return set_triggers(pool, missing, options.dry_run)
 
 
 def detach(options):
     pool = UserPool(options.user_pool_id)
-    if not pool.trigger:
-        print(f"No function is attached to {pool.id}; nothing was changed.")
-        return 0
     # By name, not by asking Lambda: a function that somebody deleted has to come off all the more.
-    if function_name(pool.trigger) != options.function:
+    own = {trigger: None for trigger in options.triggers or TRIGGERS
+           if trigger in pool.triggers and function_name(pool.triggers[trigger]) == options.function}
+    if own:
+        return set_triggers(pool, own, options.dry_run)
+    for arn in (pool.triggers[trigger] for trigger in options.triggers or TRIGGERS[:1] if trigger in pool.triggers):
         raise Refusal(f"Not {options.function} but another function is attached to {pool.id}, and stays: "
-                      f"{pool.trigger}\nSay FUNCTION={function_name(pool.trigger)} if that is the one to take off.")
-    return set_trigger(pool, None, options.dry_run)
+                      f"{arn}\nSay FUNCTION={function_name(arn)} if that is the one to take off.")
+    print(f"No function is attached to {pool.id}; nothing was changed.")
+    return 0
 
 
 def function_name(arn):
     return arn.split(":")[6]
 
 
-def set_trigger(pool, arn, dry_run):
-    """Changes the trigger to `arn`, or takes it off, and proves that nothing else has changed."""
+def set_triggers(pool, wanted, dry_run):
+    """Changes each trigger to its ARN, or takes it off, and proves that nothing else has changed."""
     if pool.unknown:
         raise Refusal("This AWS CLI is too old for this user pool, and would reset settings that it does not know ("
                       + ", ".join(pool.unknown) + "): install the current version 2, or set the trigger in the console "
@@ -286,13 +292,15 @@ def set_trigger(pool, arn, dry_run):
     restore = pool.as_update()
     update = copy.deepcopy(restore)
     triggers = update.setdefault("LambdaConfig", {})
-    triggers.pop(TRIGGER, None)
-    if arn:
-        triggers[TRIGGER] = arn
+    for trigger, arn in wanted.items():
+        triggers.pop(trigger, None)
+        if arn:
+            triggers[trigger] = arn
     before = pool.settings()
 
     print(f"user pool   {pool.id} ({pool.description['Name']})")
-    print(f"will change LambdaConfig.{TRIGGER}: {pool.trigger or '(none)'} -> {arn or '(none)'}")
+    for trigger, arn in wanted.items():
+        print(f"will change LambdaConfig.{trigger}: {pool.triggers.get(trigger, '(none)')} -> {arn or '(none)'}")
     if dry_run:
         print(f"unchanged   {len(before)} settings; this was DRY_RUN, nothing was changed")
         return 0
@@ -312,10 +320,12 @@ def set_trigger(pool, arn, dry_run):
     except Refusal as refusal:
         raise Refusal("The update was made, but what it changed could not be checked: compare the pool with "
                       f"{described}\n{refusal}") from refusal
-    if after.trigger != arn:
-        raise Refusal(f"AWS took the update, but the trigger is {after.trigger or '(none)'}: run this again.")
-    others = without_trigger(before)
-    if changes := differences(others, without_trigger(after.settings())):
+    for trigger, arn in wanted.items():
+        if after.triggers.get(trigger) != arn:
+            raise Refusal(f"AWS took the update, but the trigger {trigger} is {after.triggers.get(trigger, '(none)')}: "
+                          "run this again.")
+    others = without(wanted, before)
+    if changes := differences(others, without(wanted, after.settings())):
         raise Refusal("The trigger is set, but the update changed something else as well:\n" + "\n".join(changes)
                       + "\nTo restore everything, the trigger included:\n" + shlex.join([
                           "aws", "cognito-idp", "update-user-pool", "--region", pool.aws.region,
@@ -332,8 +342,8 @@ def save(stem, what, value):
     return path
 
 
-def without_trigger(settings):
-    return {path: value for path, value in settings.items() if path != f"LambdaConfig.{TRIGGER}"}
+def without(triggers, settings):
+    return {path: value for path, value in settings.items() if path.removeprefix("LambdaConfig.") not in triggers}
 
 
 def differences(before, after):
@@ -352,13 +362,13 @@ def status(options):
             trouble.append(problem)
 
     say("user pool", f"{pool.id} ({pool.description['Name']})")
-    attached = bool(pool.trigger) and function_name(pool.trigger) == options.function
-    if attached:
-        say("attached", pool.trigger)
-    elif pool.trigger:
-        say("attached", f"another function, {pool.trigger}", f"{options.function} is not attached")
-    else:
-        say("attached", "nothing", f"{options.function} is not attached: make attach USER_POOL_ID={pool.id}")
+    attached = options.function in map(function_name, pool.triggers.values())
+    for trigger in TRIGGERS:
+        arn = pool.triggers.get(trigger)
+        is_other = arn and function_name(arn) != options.function
+        say("attached", f"{trigger}: {'another function, ' if is_other else ''}{arn or 'nothing'}")
+    if not attached:
+        trouble.append(f"{options.function} is not attached: make attach USER_POOL_ID={pool.id}")
     blocked = "every sign-in fails: " if attached else ""
     try:
         function = Function(pool.aws, options.function)
@@ -447,7 +457,7 @@ def smoke(options):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=["attach", "detach", "status", "smoke"])
-    for option in ["--user-pool-id", "--function", "--event"]:
+    for option in ["--user-pool-id", "--function", "--event", "--triggers"]:
         parser.add_argument(option, default="")
     for flag in ["--replace", "--dry-run"]:
         parser.add_argument(flag, action="store_true")
@@ -461,6 +471,10 @@ def arguments():
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", options.function):
         raise Refusal(f"FUNCTION={options.function} is not the name of a function: say for example {example} "
                       "FUNCTION=userhub-signin")
+    options.triggers = options.triggers.split()
+    if unknown := [trigger for trigger in options.triggers if trigger not in TRIGGERS]:
+        raise Refusal(f"The function is no trigger {unknown[0]}: say for example {example} "
+                      f"TRIGGERS=\"{' '.join(TRIGGERS)}\"")
     return options
 
 

@@ -23,17 +23,25 @@ const LIMITED_PAUSE: Duration = Duration::from_millis(40);
 const LIMITS: [(&str, u32); 2] = [("256 MB", 2880), ("128 MB", 1440)];
 
 /// How long UserHub takes to answer in the last part, and how many sign-ins there are with each.
-const LATENCIES_MS: [u64; 3] = [0, 50, 200];
-const LATENCY_SIGN_INS: usize = 20;
+const LATENCIES_MS: [(u64, usize); 4] = [(0, 20), (50, 20), (200, 20), (2000, 3)];
+
+/// What ours is called when it reports after the response.
+pub const AFTER_RESPONSE: &str = "ours, after the response";
 
 pub struct Contender {
     pub name: &'static str,
     command: Vec<String>,
+    report: &'static str,
 }
 
 impl Contender {
     pub fn new(name: &'static str, command: &[impl ToString]) -> Self {
-        Self { name, command: command.iter().map(ToString::to_string).collect() }
+        Self { name, command: command.iter().map(ToString::to_string).collect(), report: "before-response" }
+    }
+
+    /// The same, which reports after the response.
+    pub fn after_response(&self) -> Self {
+        Self { name: AFTER_RESPONSE, command: self.command.clone(), report: "after-response" }
     }
 }
 
@@ -52,6 +60,7 @@ pub struct Starts {
 pub struct Figures {
     pub full_speed: Vec<Starts>,
     pub limited: Vec<(&'static str, Vec<Starts>)>,
+    /// With ours that reports after the response as one more contender.
     pub latencies: Vec<(u64, Vec<Vec<f64>>)>,
     pub post: Vec<f64>,
     pub handshakes: Vec<f64>,
@@ -89,15 +98,16 @@ pub fn measure(contenders: &[Contender], post: &str) -> Figures {
     }
 
     let mut latencies = Vec::new();
-    for latency_ms in LATENCIES_MS {
-        progress("latency", 0, 1);
+    let after_response = contenders[0].after_response();
+    for (round, (latency_ms, sign_ins)) in LATENCIES_MS.into_iter().enumerate() {
+        progress("latency", round, LATENCIES_MS.len());
         userhub.set_latency_ms(latency_ms);
         let one = |contender: &Contender| {
-            let mut process = Process::start(&contender.command, &userhub, None).0;
+            let mut process = Process::start_with(contender.report, &contender.command, &userhub, None).0;
             process.sign_in();
-            (0..LATENCY_SIGN_INS).map(|_| milliseconds(process.sign_in())).collect()
+            (0..sign_ins).map(|_| milliseconds(process.sign_in())).collect()
         };
-        latencies.push((latency_ms, contenders.iter().map(one).collect()));
+        latencies.push((latency_ms, contenders.iter().chain([&after_response]).map(one).collect()));
     }
     Figures { full_speed, limited, latencies, post: posts, handshakes }
 }

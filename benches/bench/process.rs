@@ -17,10 +17,16 @@ use super::userhub::UserHub;
 /// Time for the launcher to get ready, and for a limit's next period to begin with all of its quota.
 const REST: Duration = Duration::from_millis(50);
 
+/// Closes the connection, so that the extension's next request comes on one of its own.
+const REGISTERED: &[u8] = b"HTTP/1.1 200 OK\r\nLambda-Extension-Identifier: bench\r\nContent-Length: 0\r\n\
+    Connection: close\r\n\r\n";
+
 pub struct Process {
     child: Child,
     listener: TcpListener,
     api: TcpStream,
+    /// The connection of the function's extension, if it has one.
+    extension: Option<TcpStream>,
     launched: Instant,
     launcher_cpu: Duration,
     sign_ins: usize,
@@ -32,6 +38,11 @@ impl Process {
     /// A shell moves itself into the control group, waits for a word, and becomes the function: so neither the making of
     /// the process nor the move counts.
     pub fn start(command: &[String], userhub: &UserHub, limit: Option<&Path>) -> (Self, Duration) {
+        Self::start_with("before-response", command, userhub, limit)
+    }
+
+    /// As [`Self::start`], with `USERHUB_REPORT`.
+    pub fn start_with(report: &str, command: &[String], userhub: &UserHub, limit: Option<&Path>) -> (Self, Duration) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let mut child = Command::new("sh")
             .args(["-c", r#"test -z "$0" || echo $$ >"$0"; read -r _; exec "$@""#])
@@ -40,6 +51,7 @@ impl Process {
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .envs(settings(userhub))
+            .env("USERHUB_REPORT", report)
             .env("AWS_LAMBDA_RUNTIME_API", listener.local_addr().expect("an address").to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -49,42 +61,55 @@ impl Process {
         let launcher_cpu = cpu(child.id());
         let launched = Instant::now();
         child.stdin.take().expect("a pipe").write_all(b"go\n").expect("the shell waits");
-        let api = listener.accept().expect("the function connects to the Runtime API").0;
-        api.set_nodelay(true).expect("nodelay");
-        let mut process = Self { child, listener, api, launched, launcher_cpu, sign_ins: 0 };
-        process.expect("GET", "/next", b"");
+        let (mut api, mut request) = first_request(&listener);
+        let mut extension = None;
+        if request.path.ends_with("/extension/register") {
+            api.write_all(REGISTERED).expect("the function reads");
+            // The runtime and the extension ask for their first event in any order.
+            while extension.is_none() || !request.path.ends_with("/invocation/next") {
+                let (other, next) = first_request(&listener);
+                if next.path.ends_with("/extension/event/next") {
+                    extension = Some(other);
+                } else {
+                    (api, request) = (other, next);
+                }
+            }
+        }
+        assert!(request.path.ends_with("/invocation/next"), "{request:?}");
         let ready = launched.elapsed();
-        (process, ready)
+        (Self { child, listener, api, extension, launched, launcher_cpu, sign_ins: 0 }, ready)
     }
 
     /// One sign-in; from the event's handing over to its return.
     pub fn sign_in(&mut self) -> Duration {
         if self.sign_ins > 0 {
-            self.expect("GET", "/next", b"");
+            expect(&mut self.api, "GET", "/next", b"");
         }
         self.sign_ins += 1;
         let deadline = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() + 5000;
+        let request_id = format!("{:08}-0000-4000-8000-000000000000", self.sign_ins);
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-             Lambda-Runtime-Aws-Request-Id: {:08}-0000-4000-8000-000000000000\r\n\
+             Lambda-Runtime-Aws-Request-Id: {request_id}\r\n\
              Lambda-Runtime-Deadline-Ms: {deadline}\r\n\
              Lambda-Runtime-Invoked-Function-Arn: arn:aws:lambda:eu-west-1:123456789012:function:bench\r\n\r\n",
             EVENT.len(),
-            self.sign_ins,
         );
         let reply = [head.as_bytes(), EVENT].concat();
         let start = Instant::now();
+        if let Some(extension) = &mut self.extension {
+            let body = format!(r#"{{"eventType":"INVOKE","deadlineMs":{deadline},"requestId":"{request_id}"}}"#);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            extension.write_all((head + &body).as_bytes()).expect("the extension reads");
+        }
         self.api.write_all(&reply).expect("the function reads");
-        self.expect("POST", "/response", EVENT);
+        expect(&mut self.api, "POST", "/response", EVENT);
         let elapsed = start.elapsed();
         self.api.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").expect("the function reads");
+        if let Some(extension) = &mut self.extension {
+            expect(extension, "GET", "/event/next", b""); // the report is over
+        }
         elapsed
-    }
-
-    fn expect(&mut self, method: &str, path: &str, body: &[u8]) {
-        let request = Request::read(&mut self.api).expect("HTTP").expect("a request to the Runtime API");
-        assert!(request.method == method && request.path.ends_with(path), "{request:?} in place of {path}");
-        assert!(body.is_empty() || same_json(&request.body, body), "another event came back");
     }
 
     pub fn since_launch(&self) -> Duration {
@@ -118,6 +143,19 @@ impl Drop for Process {
         self.child.wait().ok();
         let _ = &self.listener; // until now, so that a second connection is not refused
     }
+}
+
+fn first_request(listener: &TcpListener) -> (TcpStream, Request) {
+    let mut stream = listener.accept().expect("the function connects to the Runtime API").0;
+    stream.set_nodelay(true).expect("nodelay");
+    let request = Request::read(&mut stream).expect("HTTP").expect("a request to the Runtime API");
+    (stream, request)
+}
+
+fn expect(stream: &mut TcpStream, method: &str, path: &str, body: &[u8]) {
+    let request = Request::read(stream).expect("HTTP").expect("a request to the Runtime API");
+    assert!(request.method == method && request.path.ends_with(path), "{request:?} in place of {path}");
+    assert!(body.is_empty() || same_json(&request.body, body), "another event came back");
 }
 
 /// Node.js parses the event and writes it anew.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::{fs, thread};
 
-use super::measure::{Contender, Figures, Starts};
+use super::measure::{AFTER_RESPONSE, Contender, Figures, Starts};
 
 type Figure = fn(&Starts) -> &[f64];
 
@@ -134,7 +134,9 @@ fn latencies(contenders: &[Contender], figures: &Figures) -> String {
             std::iter::once(what).chain(all.iter().map(|times| spread(times))).collect()
         })
         .collect();
-    table(&head(contenders), &rows)
+    let mut head = head(contenders);
+    head.push(AFTER_RESPONSE);
+    table(&head, &rows)
 }
 
 fn head(contenders: &[Contender]) -> Vec<&'static str> {

@@ -35,6 +35,10 @@ fn readme_lists_the_fields_and_error_kinds_of_real_lines() {
         lines.push(Function::reporting_to(&userhub).sign_in(EVENT).fields());
         userhub.only_report();
     }
+    let userhub = UserHub::start();
+    let after_response = Settings::for_base_url(&userhub.base_url()).set("USERHUB_REPORT", "after-response").start();
+    lines.push(after_response.sign_in(EVENT).fields());
+    userhub.only_report();
     let unreachable = Settings::for_base_url(&unused_base_url()).start();
     lines.push(unreachable.sign_in(EVENT).fields());
     lines.push(unreachable.sign_in(b"{}").fields());
@@ -60,7 +64,7 @@ fn variables() -> BTreeSet<String> {
         .filter(|text| text.contains('_') && text.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
         .map(ToOwned::to_owned)
         .collect();
-    assert_eq!(names.len(), 4);
+    assert_eq!(names.len(), 5);
     names
 }
 

@@ -116,13 +116,20 @@ class UserHub(Process):
         self.base_url = self.wait_for("^http")
 
     def end(self):
-        """The user names that were reported. Fails if anything else was sent."""
+        """The user names whose sign-ins were reported. Fails if anything else was sent."""
+        return [user for event_type, user in self.reports() if event_type == "SIGNIN" or self.fail(event_type)]
+
+    def fail(self, event_type):
+        raise AssertionError(f"{event_type} was reported in place of SIGNIN")
+
+    def reports(self):
+        """The type of event and the user name of each report. Fails if anything else was sent."""
         self.process.stdin.close()
         self.reader.join()
         self.process.stdout.close()
         if self.process.wait() != 0:
             raise AssertionError("".join(self.lines))
-        return json.loads(self.lines[-1])
+        return [tuple(report) for report in json.loads(self.lines[-1])]
 
 
 class Lambda(Process):
@@ -147,6 +154,13 @@ class Lambda(Process):
         path = "/2015-03-31/functions/function/invocations"
         with urllib.request.urlopen(f"{self.url}{path}", event, timeout=10) as answer:
             return answer.read()
+
+    def process_id(self):
+        """The function's own process, the grandchild of `timeout`."""
+        children = self.process.pid
+        for _ in range(2):
+            [children] = pathlib.Path(f"/proc/{children}/task/{children}/children").read_text().split()
+        return int(children)
 
     def successes(self, count):
         """How many of the invocations ended well, once there were so many."""

@@ -9,6 +9,7 @@ import unittest
 from support import ROOT, Lambda, Process, UserHub, aws, client, free_port, wait_until_open
 
 PASSWORD = "Not-a-secret-1"
+CODE = "123456"  # that cognito-local would mail to every user
 USER_NAMES = [
     "plain",
     "with.dots_and-dashes",
@@ -31,10 +32,10 @@ class SignIns(unittest.TestCase):
         config.write_text(json.dumps({
             "LambdaClient": {"endpoint": f"http://127.0.0.1:{cls.lambda_port}", "region": "local",
                              "credentials": {"accessKeyId": "testing", "secretAccessKey": "testing"}},
-            "TriggerFunctions": {"PostAuthentication": "function"},
+            "TriggerFunctions": {"PostAuthentication": "function", "PostConfirmation": "function"},
             "UserPoolDefaults": {"UsernameAttributes": []},  # cognito-local's own default is e-mail
         }))
-        cognito = Process(ROOT / ".tools/e2e/node_modules/.bin/cognito-local", environment={"PORT": str(port)},
+        cognito = Process(ROOT / ".tools/e2e/node_modules/.bin/cognito-local", environment={"PORT": str(port), "CODE": CODE},
                           cwd=folder.name)
         cls.addClassCleanup(cognito.stop)
         wait_until_open(port)
@@ -76,6 +77,23 @@ class SignIns(unittest.TestCase):
         [reported], outcomes = self.sign_in(app, ["sample.user@example.com"])
         self.assertRegex(reported, "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
         self.assertEqual(outcomes, ["reported"])
+
+    def test_a_sign_up_and_a_new_password_are_reported_as_what_they_are(self):
+        app = self.pool_with([], AutoVerifiedAttributes=["email"])
+        userhub = UserHub()
+        function = Lambda(userhub.base_url, self.lambda_port)
+        self.addCleanup(function.stop)
+
+        def newcomer(operation, *arguments):
+            return aws(self.url, "cognito-idp", operation, "--client-id", app, "--username", "newcomer", *arguments)
+
+        newcomer("sign-up", "--password", PASSWORD, "--user-attributes", "Name=email,Value=newcomer@example.com")
+        newcomer("confirm-sign-up", "--confirmation-code", CODE)
+        newcomer("forgot-password")
+        newcomer("confirm-forgot-password", "--confirmation-code", CODE, "--password", PASSWORD)
+        self.assertEqual(function.successes(2), 2, function.lines)
+        self.assertEqual([line["outcome"] for line in function.outcomes()], ["reported"] * 2)
+        self.assertEqual(userhub.reports(), [("SIGNUP", "newcomer"), ("CHANGED", "newcomer")])
 
     def test_users_get_in_whatever_userhub_does(self):
         app = self.pool_with(["plain"])

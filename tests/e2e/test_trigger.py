@@ -187,6 +187,7 @@ class AttachAndDetach(Case):
 
         printed = self.make("attach")
         self.assertIn(f"LambdaConfig.PostAuthentication: (none) -> {self.function}", printed)
+        self.assertNotIn("LambdaConfig.PostConfirmation", printed)
         attached = copy.deepcopy(before)
         attached["LambdaConfig"]["PostAuthentication"] = self.function
         self.assertEqual((self.describe(), self.mfa()), (attached, mfa))
@@ -222,6 +223,43 @@ class AttachAndDetach(Case):
         after = self.describe()
         self.assertEqual(after.pop("LambdaConfig", {}), before.pop("LambdaConfig", {}))
         self.assertEqual(after, before)
+
+    def test_both_triggers_are_attached_and_detached(self):
+        both = "TRIGGERS=PostAuthentication PostConfirmation"
+        before = self.describe()
+        refused = self.make("attach", both, code=1)
+        self.assertIn(f"as PostConfirmation: {OTHER}", refused)
+        self.assertIn("REPLACE=1", refused)
+        self.assert_untouched(before)
+
+        printed = self.make("attach", both, "REPLACE=1")
+        self.assertIn(f"LambdaConfig.PostAuthentication: (none) -> {self.function}", printed)
+        self.assertIn(f"LambdaConfig.PostConfirmation: {OTHER} -> {self.function}", printed)
+        attached = copy.deepcopy(before)
+        attached["LambdaConfig"] |= {"PostAuthentication": self.function, "PostConfirmation": self.function}
+        self.assertEqual(self.describe(), attached)
+        self.assertEqual(self.aws.calls.count("UpdateUserPool"), 1)
+        self.assertIn("already (PostAuthentication, PostConfirmation)", self.make("attach", both))
+        self.assertIn("already (PostAuthentication)", self.make("attach"))
+        status = self.make("status")
+        self.assertIn(f"attached    PostAuthentication: {self.function}", status)
+        self.assertIn(f"attached    PostConfirmation: {self.function}", status)
+
+        self.make("detach", "TRIGGERS=PostConfirmation")
+        del attached["LambdaConfig"]["PostConfirmation"]
+        self.assertEqual(self.describe(), attached)
+        self.make("attach", both)
+        self.assertEqual(self.describe()["LambdaConfig"]["PostConfirmation"], self.function)
+        self.make("detach")
+        del attached["LambdaConfig"]["PostAuthentication"]
+        self.assertEqual(self.describe(), attached)
+        self.assertIn("No function is attached", self.make("detach", both))
+
+    def test_a_trigger_of_another_function_stays(self):
+        self.make("attach")
+        self.make("detach")
+        self.assertEqual(self.describe()["LambdaConfig"], EVERYTHING["LambdaConfig"])
+        self.assertIn(OTHER, self.make("detach", "TRIGGERS=PostConfirmation", code=1))
 
     def test_a_dry_run_changes_nothing(self):
         before = self.describe()
@@ -280,7 +318,7 @@ class AttachAndDetach(Case):
 
     def test_an_update_that_does_nothing_is_noticed(self):
         self.aws.instead["UpdateUserPool"] = lambda body: Response("{}")
-        self.assertIn("the trigger is (none)", self.make("attach", code=1))
+        self.assertIn("the trigger PostAuthentication is (none)", self.make("attach", code=1))
 
     def test_an_aws_cli_that_does_not_know_every_setting_is_too_old(self):
         def with_news(answer):
@@ -402,6 +440,10 @@ class AttachAndDetach(Case):
                     printed = self.make(target, f"USER_POOL_ID={pool.replace('$', '$$')}", code=1)
                     self.assertIn(f"make {target} USER_POOL_ID=eu-west-1_AbCd12345", printed)
         self.assertIn("FUNCTION=userhub-signin", self.make("attach", "FUNCTION=a:b", code=1))
+        for triggers in ["PreSignUp", "PostAuthentication,PostConfirmation", "postauthentication"]:
+            printed = self.make("attach", f"USER_POOL_ID={self.pool}", f"TRIGGERS={triggers}", code=1)
+            self.assertIn(f"no trigger {triggers}", printed)
+            self.assertIn('TRIGGERS="PostAuthentication PostConfirmation"', printed)
         self.assertIn("there is no option USERPOOL_ID", self.make("attach", "USERPOOL_ID=x", code=1))
         self.assertNotIn("DescribeUserPool", self.aws.calls)
 
@@ -422,7 +464,8 @@ class Status(Case):
         self.log('{"outcome":"reported","timestamp":"2026-01-01T00:00:00Z"}', '{"type":"platform.report"}', "START",
                  '{"outcome":"not_reported","error_kind":"timed_out","timestamp":"2026-01-01T00:00:01Z"}')
         printed = self.make("status")
-        self.assertIn(f"attached    {self.function}", printed)
+        self.assertIn(f"attached    PostAuthentication: {self.function}", printed)
+        self.assertIn(f"attached    PostConfirmation: another function, {OTHER}", printed)
         self.assertIn("Cognito may invoke it", printed)
         self.assertIn("USERHUB_ADMIN_KEY present, AMAZON_COGNITO_CONNECTION_ID present, USERHUB_BASE_URL absent",
                       printed)
@@ -442,7 +485,9 @@ class Status(Case):
         self.assertIn("userhub-signin is not attached", printed)
         self.assertIn("there is no log group", printed)
         self.set_trigger(OTHER)
-        self.assertIn(f"another function, {OTHER}", self.make("status", code=1))
+        printed = self.make("status", code=1)
+        self.assertIn(f"PostAuthentication: another function, {OTHER}", printed)
+        self.assertIn("userhub-signin is not attached", printed)
         self.set_trigger(self.function)
         self.functions.delete_function(FunctionName="userhub-signin")
         printed = self.make("status", code=1)

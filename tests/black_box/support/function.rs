@@ -158,7 +158,7 @@ impl Function {
         wait_for(|| self.runtime_api.ready_at()).expect("the function asks for an event") - self.started_at
     }
 
-    /// An event that is no JSON, which lambda_runtime refuses in the function's place.
+    /// An event that is no JSON, which the runtime refuses in the function's place.
     #[track_caller]
     pub fn be_refused(&self, event: &[u8]) {
         let answer = self.runtime_api.invoke("refused", event, SystemTime::now() + FUNCTION_TIMEOUT);
