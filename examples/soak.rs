@@ -16,7 +16,7 @@ mod faults;
 mod support;
 
 use faults::faults;
-use support::{Function, Reply, UserHub, answer};
+use support::{Function, Reply, Settings, UserHub, answer};
 
 /// How many processes at once: with a healthy UserHub, with one that fails.
 const HEALTHY_PROCESSES: usize = 16;
@@ -24,6 +24,9 @@ const FAULTY_PROCESSES: usize = 48;
 
 /// A sign-in with a faulty UserHub takes half a second, so there are that many fewer.
 const HEALTHY_FOR_EACH_FAULTY: usize = 40;
+
+/// One that is reported after the response is waited for by the millisecond.
+const HEALTHY_FOR_EACH_LATE: usize = 10;
 
 /// Sign-ins until memory must have stopped growing, and the slack that it has from then on.
 const SETTLED: usize = 1000;
@@ -35,17 +38,26 @@ fn main() {
     assert!(sign_ins >= enough, "at least {enough} sign-ins are due: more than {SETTLED} for each process");
 
     let start = Instant::now();
-    let memory = healthy(0, sign_ins);
+    let memory = healthy(0, sign_ins, "before-response");
     println!(
         "one process: {sign_ins} sign-ins, each answered byte for byte and reported once; {memory}; {:.0} s",
         start.elapsed().as_secs_f64()
     );
 
     let start = Instant::now();
-    at_once(HEALTHY_PROCESSES, |process| drop(healthy(process, sign_ins / HEALTHY_PROCESSES)));
+    at_once(HEALTHY_PROCESSES, |process| drop(healthy(process, sign_ins / HEALTHY_PROCESSES, "before-response")));
     println!(
         "{HEALTHY_PROCESSES} processes at once: {} sign-ins, each answered byte for byte and reported once; {:.0} s",
         sign_ins / HEALTHY_PROCESSES * HEALTHY_PROCESSES,
+        start.elapsed().as_secs_f64()
+    );
+
+    let start = Instant::now();
+    let late = sign_ins / HEALTHY_FOR_EACH_LATE;
+    let memory = healthy(0, late, "after-response");
+    println!(
+        "one process that reports after the response: {late} sign-ins, each answered byte for byte and reported once, in \
+         its own invocation; {memory}; {:.0} s",
         start.elapsed().as_secs_f64()
     );
 
@@ -85,14 +97,17 @@ fn event(process: usize, sign_in: usize) -> (String, Vec<u8>) {
 }
 
 /// What the process used when it had settled, and at the end.
-fn healthy(process: usize, sign_ins: usize) -> String {
+fn healthy(process: usize, sign_ins: usize, report: &str) -> String {
     let userhub = UserHub::start();
-    let function = Function::reporting_to(&userhub);
+    let function = Settings::for_base_url(&userhub.base_url()).set("USERHUB_REPORT", report).start();
     let mut settled = (0, 0);
     let mut ids = Vec::new();
     for sign_in in 0..sign_ins {
         let (name, event) = event(process, sign_in);
         ids.push(function.return_event(&event).0);
+        if report == "after-response" {
+            function.wait_until_idle();
+        }
         let report = userhub.only_report();
         assert_eq!((report.user_name, report.connection), (name, 0));
         if sign_in == SETTLED {

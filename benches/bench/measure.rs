@@ -15,8 +15,9 @@ const SIGN_INS: usize = 100;
 const LIMITED_ROUNDS: usize = 12;
 const LIMITED_SIGN_INS: usize = 10;
 
-/// Between two sign-ins under a limit: two of its periods, so that each begins with all of its quota.
-const LIMITED_PAUSE: Duration = Duration::from_millis(40);
+/// Between two sign-ins under a limit: two of its periods, so that each begins with all of its quota. With a slow UserHub
+/// as well: who has just waited for it finds the processor's caches cold, so everybody shall.
+const PAUSE: Duration = Duration::from_millis(40);
 
 /// The limits: their names, and microseconds of processor time in 20 ms. Lambda gives a function with 1,769 MB one whole
 /// processor, and less memory its share of one.
@@ -105,7 +106,11 @@ pub fn measure(contenders: &[Contender], post: &str) -> Figures {
         let one = |contender: &Contender| {
             let mut process = Process::start_with(contender.report, &contender.command, &userhub, None).0;
             process.sign_in();
-            (0..sign_ins).map(|_| milliseconds(process.sign_in())).collect()
+            let sign_in = |_| {
+                thread::sleep(PAUSE);
+                milliseconds(process.sign_in())
+            };
+            (0..sign_ins).map(sign_in).collect()
         };
         latencies.push((latency_ms, contenders.iter().chain([&after_response]).map(one).collect()));
     }
@@ -122,7 +127,7 @@ fn start(contender: &Contender, userhub: &UserHub, limit: Option<&Path>, sign_in
     starts.cold_cpu.push(milliseconds(cold_cpu));
     for _ in 0..sign_ins {
         if limit.is_some() {
-            thread::sleep(LIMITED_PAUSE);
+            thread::sleep(PAUSE);
         }
         starts.warm.push(milliseconds(process.sign_in()));
     }

@@ -97,12 +97,12 @@ impl Process {
         );
         let reply = [head.as_bytes(), EVENT].concat();
         let start = Instant::now();
+        self.api.write_all(&reply).expect("the function reads");
         if let Some(extension) = &mut self.extension {
             let body = format!(r#"{{"eventType":"INVOKE","deadlineMs":{deadline},"requestId":"{request_id}"}}"#);
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
             extension.write_all((head + &body).as_bytes()).expect("the extension reads");
         }
-        self.api.write_all(&reply).expect("the function reads");
         expect(&mut self.api, "POST", "/response", EVENT);
         let elapsed = start.elapsed();
         self.api.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").expect("the function reads");
