@@ -1,5 +1,6 @@
 //! What is measured, in which order.
 
+use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -83,17 +84,17 @@ pub fn measure(contenders: &[Contender], post: &str) -> Figures {
 
     let mut limited = Vec::new();
     for (name, quota_us) in LIMITS {
-        match Limit::new(quota_us) {
-            Ok(limit) => {
-                let mut all = everyone();
-                for round in 0..LIMITED_ROUNDS {
-                    progress(name, round, LIMITED_ROUNDS);
-                    for (contender, starts) in contenders.iter().zip(&mut all) {
-                        start(contender, &userhub, Some(limit.group()), LIMITED_SIGN_INS, starts);
-                    }
-                }
-                limited.push((name, all));
-            }
+        let mut all = everyone();
+        let rounds = (0..LIMITED_ROUNDS).try_for_each(|round| {
+            progress(name, round, LIMITED_ROUNDS);
+            contenders.iter().zip(&mut all).try_for_each(|(contender, starts)| {
+                let limit = Limit::new(quota_us)?; // one of its own: what the last one used too much, it pays for itself
+                start(contender, &userhub, Some(limit.group()), LIMITED_SIGN_INS, starts);
+                io::Result::Ok(())
+            })
+        });
+        match rounds {
+            Ok(()) => limited.push((name, all)),
             Err(error) => eprintln!("{name} is left out, as there is no control group to be had: {error}"),
         }
     }

@@ -112,7 +112,12 @@ fn beside(figures: &Figures, [ours, floor]: &[Sizes; 2]) -> String {
 
 fn limited(contenders: &[Contender], figures: &Figures) -> String {
     figures.limited.iter().fold(String::new(), |mut text, (memory, starts)| {
-        write!(text, "## With the processor time that Lambda gives {memory}\n\n").expect("memory");
+        write!(
+            text,
+            "## With the processor time that Lambda gives {memory}\n\nLinux enforces a limit when its clock ticks, every 4 ms \
+             or so: whoever is done by then is not slowed down.\n\n"
+        )
+        .expect("memory");
         writeln!(text, "{}", starts_table(contenders, starts)).expect("memory");
         text
     })
