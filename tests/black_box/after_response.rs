@@ -49,6 +49,7 @@ fn gives_the_event_back_at_once_and_reports_within_the_invocation() {
     for _ in 0..2 {
         let elapsed = sign_in_at_once(&function, &userhub, "reported", 1, 1);
         assert!(elapsed >= wait, "the invocation was over after {elapsed:?}, before the report was");
+        assert!(elapsed < 2 * wait, "the invocation went on after the report, until {elapsed:?}");
     }
     assert_eq!(userhub.connections(), 1);
 }
