@@ -35,7 +35,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 .PHONY: need-cargo-lambda need-sam
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(BINARY) ## one sign-in through the real function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|302|401|429|500|slow, REPORT=after-response)
 	@cargo build $(QUIET) --locked --example local

@@ -35,8 +35,8 @@ class SignIns(unittest.TestCase):
             "TriggerFunctions": {"PostAuthentication": "function", "PostConfirmation": "function"},
             "UserPoolDefaults": {"UsernameAttributes": []},  # cognito-local's own default is e-mail
         }))
-        cognito = Process(ROOT / ".tools/e2e/node_modules/.bin/cognito-local", environment={"PORT": str(port), "CODE": CODE},
-                          cwd=folder.name)
+        cognito = Process(ROOT / ".tools/e2e/node_modules/.bin/cognito-local", cwd=folder.name,
+                          environment={"PORT": str(port), "CODE": CODE})
         cls.addClassCleanup(cognito.stop)
         wait_until_open(port)
         cls.url = f"http://127.0.0.1:{port}"
