@@ -157,10 +157,11 @@ class Lambda(Process):
 
     def process_id(self):
         """The function's own process, the grandchild of `timeout`."""
-        children = self.process.pid
+        process = self.process.pid
         for _ in range(2):
-            [children] = pathlib.Path(f"/proc/{children}/task/{children}/children").read_text().split()
-        return int(children)
+            threads = pathlib.Path(f"/proc/{process}/task").iterdir()  # any of them can have started it
+            [process] = [child for thread in threads for child in (thread / "children").read_text().split()]
+        return int(process)
 
     def successes(self, count):
         """How many of the invocations ended well, once there were so many."""
