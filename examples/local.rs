@@ -54,7 +54,7 @@ fn run(path: &str, event: &[u8], fault: &str, reply: &Reply, report: &str) {
     if at_once {
         answer();
     }
-    let reports = userhub.reports();
+    let reports = userhub.reports_of_any_type();
     for report in &reports {
         let request = &report.request;
         let headers = request.headers.iter().map(|(name, value)| format!("{name}: {}\n", masked(value)));

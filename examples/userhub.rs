@@ -23,6 +23,7 @@ fn main() {
     let userhub = UserHub::replying([reply]);
     println!("{}", userhub.base_url());
     std::io::stdin().read_to_end(&mut Vec::new()).expect("standard input");
-    let reports: Vec<_> = userhub.reports().into_iter().map(|report| (report.event_type, report.user_name)).collect();
+    let reports = userhub.reports_of_any_type().into_iter().map(|report| (report.event_type, report.user_name));
+    let reports: Vec<_> = reports.collect();
     println!("{}", serde_json::to_string(&reports).expect("strings"));
 }

@@ -272,9 +272,10 @@ def detach(options):
            if trigger in pool.triggers and function_name(pool.triggers[trigger]) == options.function}
     if own:
         return set_triggers(pool, own, options.dry_run)
-    for arn in (pool.triggers[trigger] for trigger in options.triggers or TRIGGERS[:1] if trigger in pool.triggers):
+    others = [pool.triggers[trigger] for trigger in options.triggers or TRIGGERS[:1] if trigger in pool.triggers]
+    if others:
         raise Refusal(f"Not {options.function} but another function is attached to {pool.id}, and stays: "
-                      f"{arn}\nSay FUNCTION={function_name(arn)} if that is the one to take off.")
+                      f"{others[0]}\nSay FUNCTION={function_name(others[0])} if that is the one to take off.")
     print(f"No function is attached to {pool.id}; nothing was changed.")
     return 0
 

@@ -47,13 +47,13 @@ async fn send(
     let event::Event { user_name, trigger_source } = event::read(&event.payload)?;
     let event_type = event_type(trigger_source.as_deref());
     let deadline = Instant::now() + TRIES_LIMIT.min(time_left(event.context.deadline()));
-    let time_left = || deadline.saturating_duration_since(Instant::now());
+    let remaining = || deadline.saturating_duration_since(Instant::now());
     loop {
         *tries += 1;
-        let outcome = client.report(event_type, &user_name, time_left()).await;
+        let outcome = client.report(event_type, &user_name, remaining()).await;
         let pause = outcome.as_ref().err().and_then(|error| pause_after(error, *tries));
         match pause {
-            Some(pause) if *tries < most_tries && pause < time_left() => tokio::time::sleep(pause).await,
+            Some(pause) if *tries < most_tries && pause < remaining() => tokio::time::sleep(pause).await,
             _ => return outcome,
         }
     }

@@ -70,7 +70,7 @@ fn run(function: &str, userhub: &UserHub, directory: &Path, more: u64) -> u64 {
     let file = directory.join("callgrind.out");
     let out = format!("--callgrind-out-file={}", file.display());
     let command = ["valgrind", "--quiet", "--tool=callgrind", "--compress-strings=no", &out, function];
-    let (mut process, _) = Process::start(&command.map(str::to_owned), userhub, None);
+    let (mut process, _) = Process::start(&command.map(str::to_owned), "before-response", userhub, None);
     for _ in 0..=more {
         process.sign_in();
     }

@@ -70,9 +70,7 @@ pub struct Figures {
 
 pub fn measure(contenders: &[Contender], post: &str) -> Figures {
     let userhub = UserHub::start();
-    let everyone = || contenders.iter().map(|_| Starts::default()).collect::<Vec<_>>();
-
-    let (mut full_speed, mut posts) = (everyone(), Vec::new());
+    let (mut full_speed, mut posts) = (no_starts(contenders), Vec::new());
     for round in 0..ROUNDS {
         progress("full speed", round, ROUNDS);
         for (contender, starts) in contenders.iter().zip(&mut full_speed) {
@@ -84,17 +82,8 @@ pub fn measure(contenders: &[Contender], post: &str) -> Figures {
 
     let mut limited = Vec::new();
     for (name, quota_us) in LIMITS {
-        let mut all = everyone();
-        let rounds = (0..LIMITED_ROUNDS).try_for_each(|round| {
-            progress(name, round, LIMITED_ROUNDS);
-            contenders.iter().zip(&mut all).try_for_each(|(contender, starts)| {
-                let limit = Limit::new(quota_us)?; // one of its own: what the last one used too much, it pays for itself
-                start(contender, &userhub, Some(limit.group()), LIMITED_SIGN_INS, starts);
-                io::Result::Ok(())
-            })
-        });
-        match rounds {
-            Ok(()) => limited.push((name, all)),
+        match limited_starts(contenders, &userhub, name, quota_us) {
+            Ok(starts) => limited.push((name, starts)),
             Err(error) => eprintln!("{name} is left out, as there is no control group to be had: {error}"),
         }
     }
@@ -105,7 +94,7 @@ pub fn measure(contenders: &[Contender], post: &str) -> Figures {
         progress("latency", round, LATENCIES_MS.len());
         userhub.set_latency_ms(latency_ms);
         let one = |contender: &Contender| {
-            let mut process = Process::start_with(contender.report, &contender.command, &userhub, None).0;
+            let mut process = Process::start(&contender.command, contender.report, &userhub, None).0;
             process.sign_in();
             let sign_in = |_| {
                 thread::sleep(PAUSE);
@@ -118,9 +107,27 @@ pub fn measure(contenders: &[Contender], post: &str) -> Figures {
     Figures { full_speed, limited, latencies, post: posts, handshakes }
 }
 
+/// # Errors
+/// Those of [`Limit::new`].
+fn limited_starts(contenders: &[Contender], userhub: &UserHub, name: &str, quota_us: u32) -> io::Result<Vec<Starts>> {
+    let mut all = no_starts(contenders);
+    for round in 0..LIMITED_ROUNDS {
+        progress(name, round, LIMITED_ROUNDS);
+        for (contender, starts) in contenders.iter().zip(&mut all) {
+            let limit = Limit::new(quota_us)?; // one of its own: what the last one used too much, it pays for itself
+            start(contender, userhub, Some(limit.group()), LIMITED_SIGN_INS, starts);
+        }
+    }
+    Ok(all)
+}
+
+fn no_starts(contenders: &[Contender]) -> Vec<Starts> {
+    contenders.iter().map(|_| Starts::default()).collect()
+}
+
 /// One start of a function, and sign-ins.
 fn start(contender: &Contender, userhub: &UserHub, limit: Option<&Path>, sign_ins: usize, starts: &mut Starts) {
-    let (mut process, ready) = Process::start(&contender.command, userhub, limit);
+    let (mut process, ready) = Process::start(&contender.command, contender.report, userhub, limit);
     process.sign_in();
     starts.cold.push(milliseconds(process.since_launch()));
     starts.ready.push(milliseconds(ready));

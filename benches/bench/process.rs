@@ -33,16 +33,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a function and waits until it asks for its first event; also how long that took.
+    /// Starts a function with `USERHUB_REPORT`, and waits until it asks for its first event; also how long that took.
     ///
     /// A shell moves itself into the control group, waits for a word, and becomes the function: so neither the making of
     /// the process nor the move counts.
-    pub fn start(command: &[String], userhub: &UserHub, limit: Option<&Path>) -> (Self, Duration) {
-        Self::start_with("before-response", command, userhub, limit)
-    }
-
-    /// As [`Self::start`], with `USERHUB_REPORT`.
-    pub fn start_with(report: &str, command: &[String], userhub: &UserHub, limit: Option<&Path>) -> (Self, Duration) {
+    pub fn start(command: &[String], report: &str, userhub: &UserHub, limit: Option<&Path>) -> (Self, Duration) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let mut child = Command::new("sh")
             .args(["-c", r#"test -z "$0" || echo $$ >"$0"; read -r _; exec "$@""#])

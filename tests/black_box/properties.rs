@@ -25,7 +25,7 @@ where
         property(&function, &userhub, event);
         Ok(())
     });
-    userhub.reports();
+    userhub.reports_of_any_type();
     match outcome {
         Ok(()) => {}
         Err(TestError::Fail(why, event)) => panic!("{why}\nwith the event {event:?}"),
@@ -118,7 +118,7 @@ fn a_user_name_is_found_among_anything() {
 #[track_caller]
 fn pass_through(function: &Function, userhub: &UserHub, event: &[u8]) {
     let fields = function.sign_in(event).fields();
-    let reports = userhub.reports();
+    let reports = userhub.reports_of_any_type();
     if fields["outcome"] == "reported" {
         assert_eq!(reports.len(), 1);
     } else {

@@ -117,10 +117,10 @@ class UserHub(Process):
 
     def end(self):
         """The user names whose sign-ins were reported. Fails if anything else was sent."""
-        return [user for event_type, user in self.reports() if event_type == "SIGNIN" or self.fail(event_type)]
-
-    def fail(self, event_type):
-        raise AssertionError(f"{event_type} was reported in place of SIGNIN")
+        reports = self.reports()
+        if any(event_type != "SIGNIN" for event_type, _ in reports):
+            raise AssertionError(f"something else than sign-ins was reported: {reports}")
+        return [user for _, user in reports]
 
     def reports(self):
         """The type of event and the user name of each report. Fails if anything else was sent."""

@@ -147,8 +147,16 @@ impl UserHub {
         }
     }
 
-    /// The reports since the last call.
+    /// The reports since the last call, all of them of sign-ins.
+    #[track_caller]
     pub fn reports(&self) -> Vec<Report> {
+        let reports = self.reports_of_any_type();
+        assert!(reports.iter().all(|report| report.event_type == "SIGNIN"), "{reports:#?}");
+        reports
+    }
+
+    /// The reports since the last call.
+    pub fn reports_of_any_type(&self) -> Vec<Report> {
         std::mem::take(&mut self.shared.seen.lock().unwrap().reports)
     }
 
@@ -161,7 +169,7 @@ impl UserHub {
     /// The only report since the last call, with its event's type.
     #[track_caller]
     pub fn only_report_of(&self, event_type: &str) -> Report {
-        let mut reports = self.reports();
+        let mut reports = self.reports_of_any_type();
         assert_eq!(reports.len(), 1, "exactly one report was due: {reports:#?}");
         assert_eq!(reports[0].event_type, event_type);
         reports.remove(0)
