@@ -4,7 +4,7 @@ EVENT ?= events/post-authentication.json
 FAULT ?=
 REPORT ?=
 ARCH ?= x86_64
-# What `make run`, `make test` and `make e2e` start.
+# The function that `make run`, `make test` and `make e2e` start.
 BINARY ?= target/release/userhub-signin
 USER_POOL_ID ?=
 FUNCTION ?= userhub-signin
@@ -12,23 +12,25 @@ TRIGGERS ?=
 REPLACE ?=
 SIGN_INS ?= 100000
 SECONDS ?= 60
+SHORT ?=
 BASELINE ?=
 DRY_RUN ?=
 GUIDED ?=
-# In the environment a value needs no quoting, whatever is in it.
+# Recipes read these from the environment, so values need no quoting.
 export EVENT FAULT REPORT USER_POOL_ID FUNCTION TRIGGERS
 
-OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION TRIGGERS REPLACE DRY_RUN GUIDED SIGN_INS SECONDS BASELINE
+OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION TRIGGERS REPLACE DRY_RUN GUIDED SIGN_INS SECONDS SHORT BASELINE
 GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(OPTIONS),$(GIVEN))
 ifneq ($(UNKNOWN),)
-$(error there is no option $(firstword $(UNKNOWN)); the options are $(OPTIONS), and `make` says what takes which)
+$(error there is no option $(firstword $(UNKNOWN)); the options are $(OPTIONS), and `make` shows which target takes which)
 endif
 
 QUIET := $(if $(CI),--quiet)
 TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(CURDIR)/target
+export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-zip e2e soak networks fuzz bench instructions lint build reproduce sbom watch invoke setup deploy attach detach status smoke sam-build known-arch
@@ -37,89 +39,88 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(BINARY) ## one sign-in through the real function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|302|401|429|500|slow, REPORT=after-response)
-	@cargo build $(QUIET) --locked --example local
-	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' target/debug/examples/local "$$EVENT" "$$FAULT" "$$REPORT"
+run: $(BINARY) ## one sign-in through the function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|302|401|429|500|slow, REPORT=after-response)
+	@cargo build $(QUIET) --locked --package userhub-signin-harness --bin run
+	@target/debug/run "$$EVENT" "$$FAULT" "$$REPORT"
 
 test: $(BINARY) ## all tests: units, and the release binary from outside (needs only Rust)
-	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' cargo test $(QUIET) --locked
+	@cargo test $(QUIET) --locked
 
-test-zip: build ## the same tests on the binary in the zip that `make build` makes
-	@python3 -m zipfile --extract $(PACKAGE)/bootstrap.zip $(PACKAGE)/unzipped
-	@chmod +x $(PACKAGE)/unzipped/bootstrap
-	@$(MAKE) --no-print-directory test BINARY=$(PACKAGE)/unzipped/bootstrap
+test-zip: build ## the same tests with the binary from the zip that `make build` makes
+	@$(MAKE) --no-print-directory test BINARY=$(UNPACKED)
 
-e2e: $(BINARY) $(TOOLS)/.installed $(TOOLS)/e2e/.installed ## sign-ins through Cognito and Lambda emulators, and everything that touches AWS (needs Python and Node.js)
-	@'$(TOOLS)/e2e/bin/ruff' check --quiet scripts tests/e2e
-	@cargo build $(QUIET) --locked --example userhub
-	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' PATH="$(TOOLS)/e2e/bin:$(TOOLS)/e2e/node_modules/.bin:$$PATH" \
-		MOTO_IAM_LOAD_MANAGED_POLICIES=true '$(TOOLS)/e2e/bin/python' -m unittest discover --start-directory tests/e2e --buffer
+e2e: $(BINARY) $(TOOLS)/.installed $(TOOLS)/e2e/.installed ## sign-ins through Cognito and Lambda emulators, and everything that uses AWS (needs Python and Node.js)
+	@'$(TOOLS)/e2e/bin/ruff' check --quiet --config tools/ruff.toml ops tools tests
+	@cargo build $(QUIET) --locked --package userhub-signin-harness --bin userhub
+	@PATH="$(TOOLS)/e2e/bin:$(TOOLS)/e2e/node_modules/.bin:$$PATH" MOTO_IAM_LOAD_MANAGED_POLICIES=true \
+		'$(TOOLS)/e2e/bin/python' -m unittest discover --start-directory tests/e2e --buffer
 
-soak: $(BINARY) ## very many sign-ins, many at once, with a UserHub that is well and one that fails at random (SIGN_INS=…; Linux)
-	@cargo build $(QUIET) --locked --example soak
-	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' target/debug/examples/soak '$(SIGN_INS)'
+soak: $(BINARY) ## many sign-ins, many at a time, with a healthy UserHub and with one that fails at random (SIGN_INS=…; Linux)
+	@cargo build $(QUIET) --locked --package userhub-signin-harness --bin soak
+	@target/debug/soak '$(SIGN_INS)'
 
-networks: $(BINARY) ## how many sign-ins are reported over slow, lossy and dead connections (Linux, Python)
-	@cargo build $(QUIET) --locked --example network
-	@USERHUB_SIGNIN_BINARY='$(abspath $(BINARY))' python3 scripts/networks.py
+networks: $(BINARY) ## how many sign-ins are reported over slow, lossy and dead connections (SHORT=1; Linux, Python)
+	@cargo build $(QUIET) --locked --package userhub-signin-harness --features tls --bin networks
+	@python3 tests/networks.py $(if $(SHORT),short)
 
-fuzz: $(TOOLS)/bin/cargo-fuzz ## look for an event that is reported wrongly, guided by coverage (SECONDS=…)
+fuzz: $(TOOLS)/bin/cargo-fuzz ## search for an event that is reported wrongly, guided by coverage (SECONDS=…)
 	@mkdir -p target/fuzz
-	@unset CARGO_TARGET_DIR && cargo fuzz run --sanitizer none event_to_request $(CURDIR)/target/fuzz fuzz/corpus/event_to_request -- \
+	@unset CARGO_TARGET_DIR && cargo fuzz run --sanitizer none event_to_request $(CURDIR)/target/fuzz fuzz/seeds events -- \
 		-max_total_time='$(SECONDS)' -max_len=4096 -print_final_stats=1 $(FUZZ_OUTPUT)
 
-# The fuzzer prints a line for each thing it learns; in CI only its sums, or its end if it found something.
+# The fuzzer prints a line for each thing that it learns. CI prints only its summary, or its end if it found something.
 FUZZ_OUTPUT = $(if $(CI),>target/fuzz.log 2>&1 || { tail -n 50 target/fuzz.log >&2; exit 1; }; grep ^stat: target/fuzz.log)
 
 $(TOOLS)/bin/cargo-fuzz:
 	@cargo install cargo-fuzz --quiet --locked --version 0.13.1 --root '$(TOOLS)'
 
 lint: ## formatting, clippy and documentation, warnings denied
-	@cargo fmt --check
-	@cargo clippy --quiet --locked --all-targets -- --deny warnings
-	@RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --locked --no-deps --document-private-items
+	@cargo fmt --all --check
+	@cargo clippy --quiet --locked --workspace --all-targets --all-features -- --deny warnings
+	@RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --locked --workspace --all-features --no-deps --document-private-items
 
-bench: build ## speed, memory and size beside the runtime's floor and Node.js, into benches/results.md and .svg (Linux)
-	@python3 -m zipfile --extract $(PACKAGE)/bootstrap.zip $(PACKAGE)/unzipped
-	@chmod +x $(PACKAGE)/unzipped/bootstrap
-	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --target $(TARGET).$(GLIBC) --example floor --example post
-	@python3 scripts/bootstrap_zip.py $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip
-	@cargo build $(QUIET) --locked --profile driver --example bench
-	@target/driver/examples/bench $(PACKAGE)/unzipped/bootstrap $(PACKAGE)/bootstrap.zip \
-		$(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip target/lambda/post/bootstrap benches
+bench: build ## speed, memory and size compared with the runtime's floor and Node.js, into benches/results.md and .svg (SHORT=1: into target; Linux)
+	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --target $(TARGET).$(GLIBC) --package userhub-signin-benches --bin floor --bin post
+	@python3 tools/bootstrap_zip.py $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip
+	@cargo build $(QUIET) --locked --profile driver --package userhub-signin-benches --bin bench
+	@target/driver/bench $(UNPACKED) $(PACKAGE)/bootstrap.zip $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip \
+		target/lambda/post/bootstrap $(if $(SHORT),target short,benches full)
 
 FLOOR = target/lambda/floor
 
-instructions: $(BINARY) ## instructions of a cold start and a warm sign-in against benches/instructions.txt (BASELINE=new; Linux, valgrind)
+instructions: $(BINARY) ## instructions of a cold start and a warm sign-in compared with benches/instructions.txt (BASELINE=new; Linux, valgrind)
 	@valgrind --version >/dev/null || { echo 'valgrind is missing (Debian, Ubuntu: apt install valgrind)' >&2; exit 2; }
-	@cargo build $(QUIET) --locked --profile driver --example bench
-	@target/driver/examples/bench instructions '$(abspath $(BINARY))' benches/instructions.txt target '$(BASELINE)'
+	@cargo build $(QUIET) --locked --profile driver --package userhub-signin-benches --bin bench
+	@target/driver/bench instructions "$$USERHUB_SIGNIN_BINARY" benches/instructions.txt target '$(BASELINE)'
 
-build: known-arch need-cargo-lambda ## the deployable zip, with cargo-lambda (ARCH=x86_64|arm64)
-	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --target $(TARGET).$(GLIBC)
-	@python3 scripts/bootstrap_zip.py $(PACKAGE)/bootstrap $(PACKAGE)/bootstrap.zip
+build: known-arch need-cargo-lambda ## the zip to deploy, with cargo-lambda (ARCH=x86_64|arm64)
+	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --target $(TARGET).$(GLIBC) --bin userhub-signin
+	@python3 tools/bootstrap_zip.py $(PACKAGE)/bootstrap $(PACKAGE)/bootstrap.zip
+	@python3 -m zipfile --extract $(PACKAGE)/bootstrap.zip $(PACKAGE)/unpacked && chmod +x $(UNPACKED)
 
 PACKAGE = target/lambda/userhub-signin
+UNPACKED = $(PACKAGE)/unpacked/bootstrap
 
-# The C library of provided.al2023 (https://docs.aws.amazon.com/linux/al2023/ug/glibc-gcc-and-binutils.html): for an older one
-# the binary would need libraries that are empty in this one, and loading them takes 4 % of a cold start.
+# The C library of provided.al2023 (https://docs.aws.amazon.com/linux/al2023/ug/glibc-gcc-and-binutils.html). For an older
+# one the binary would need libraries that are empty in this one, and loading them takes 4 % of a cold start.
 GLIBC = 2.34
 
-# The processors that Lambda has at least, which cargo-lambda names where there are no flags. The path of cargo's own
-# directory is in each panic's place, and would make every user's zip another one.
+# The oldest processors of Lambda, which cargo-lambda names if there are no flags. Every panic message contains the path of
+# cargo's directory, which would make the zip different for every user.
 AS_BUILT = RUSTFLAGS="-Ctarget-cpu=$(TARGET_CPU) --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo"
 TARGET_CPU = $(if $(filter arm64,$(ARCH)),neoverse-n1,haswell)
 
-reproduce: build ## build the zip again, elsewhere and from nothing, and see that it has the same bytes
+reproduce: build ## build the zip again in another place, and check that it has the same bytes
 	@rm -rf target/again && mkdir -p target/again
 	@git ls-files -z | xargs -0 cp --parents --target-directory target/again
 	@ln -s '$(TOOLS)' target/again/.tools
 	@$(MAKE) --no-print-directory --directory target/again build
 	@cmp $(PACKAGE)/bootstrap.zip target/again/$(PACKAGE)/bootstrap.zip && echo 'the same bytes'
 
-sbom: known-arch $(TOOLS)/bin/cargo-cyclonedx ## the list of what the binary is made of, in CycloneDX's format (ARCH=x86_64|arm64)
+sbom: known-arch $(TOOLS)/bin/cargo-cyclonedx ## the list of the binary's components, in CycloneDX format (ARCH=x86_64|arm64)
 	@cargo cyclonedx --quiet --format json --spec-version 1.5 --target $(TARGET) --no-build-deps --override-filename sbom
-	@mkdir -p target && sed 's|path+file://$(CURDIR)|path+file:///|' sbom.json >target/sbom-$(ARCH).json && rm sbom.json
+	@mkdir -p target && sed 's|path+file://$(CURDIR)|path+file:///|' sbom.json >target/sbom-$(ARCH).json
+	@rm -f sbom.json benches/sbom.json tests/harness/sbom.json
 
 TARGET = $(if $(filter arm64,$(ARCH)),aarch64,x86_64)-unknown-linux-gnu
 
@@ -132,7 +133,7 @@ watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this s
 invoke: need-cargo-lambda ## send a sample event to `make watch` (EVENT=events/….json)
 	@cargo lambda invoke userhub-signin --invoke-address 127.0.0.1 --data-file "$$EVENT"
 
-setup: $(TOOLS)/.installed ## install the extra tools (cargo-lambda, SAM) into .tools; needs Python 3.11 or later
+setup: $(TOOLS)/.installed ## install cargo-lambda and SAM into .tools (needs Python 3.11 or later)
 	@cargo lambda --version && sam --version
 
 deploy: sam-build ## deploy template.yaml with SAM, which asks for everything the first time (GUIDED=1: again; ARCH=arm64)
@@ -141,26 +142,26 @@ deploy: sam-build ## deploy template.yaml with SAM, which asks for everything th
 attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…, TRIGGERS="PostAuthentication PostConfirmation", DRY_RUN=1, REPLACE=1)
 	@$(TRIGGER) attach --triggers "$$TRIGGERS" $(if $(REPLACE),--replace) $(if $(DRY_RUN),--dry-run)
 
-detach: ## take the function off the user pool (USER_POOL_ID=…, FUNCTION=…, TRIGGERS=…, DRY_RUN=1)
+detach: ## remove the function from the user pool (USER_POOL_ID=…, FUNCTION=…, TRIGGERS=…, DRY_RUN=1)
 	@$(TRIGGER) detach --triggers "$$TRIGGERS" $(if $(DRY_RUN),--dry-run)
 
-status: ## what is attached, may Cognito invoke it, are its settings there, were sign-ins reported (USER_POOL_ID=…)
+status: ## what is attached, whether Cognito may invoke it, its settings, and recent reports (USER_POOL_ID=…)
 	@$(TRIGGER) status
 
 smoke: ## invoke the deployed function with a sample event (USER_POOL_ID=…, EVENT=events/….json)
 	@$(TRIGGER) smoke --event "$$EVENT"
 
-TRIGGER = python3 scripts/trigger.py --user-pool-id "$$USER_POOL_ID" --function "$$FUNCTION"
+TRIGGER = python3 ops/trigger.py --user-pool-id "$$USER_POOL_ID" --function "$$FUNCTION"
 
-# SAM would deploy a binary for one processor as a function for the other, and every sign-in would fail. So the template
-# that it built takes no other processor than that of the binary which it built.
+# SAM would deploy a binary for one processor as a function for the other, and every sign-in would fail. So the built
+# template accepts only the processor of the built binary.
 sam-build: known-arch need-cargo-lambda need-sam
 	@mkdir -p target
-	@echo 'building with SAM; the first time takes a minute or two'
+	@echo 'building with SAM; the first time takes one or two minutes'
 	@sam build --parameter-overrides Architecture=$(ARCH) >target/sam-build.log 2>&1 || { cat target/sam-build.log >&2; exit 1; }
 	@sed -i.whole -e '/^  Architecture:/,/^  LogLevel:/ { /- $(OTHER_ARCH)$$/d; s/Default: .*/Default: $(ARCH)/; }' .aws-sam/build/template.yaml
 	@test "$$(od -An -tu2 -j18 -N2 .aws-sam/build/Function/bootstrap | tr -d ' ')" = $(ELF_MACHINE) || \
-		{ echo 'SAM built for another processor than $(ARCH); say ARCH=$(OTHER_ARCH)' >&2; exit 2; }
+		{ echo 'SAM built for another processor than $(ARCH); set ARCH=$(OTHER_ARCH)' >&2; exit 2; }
 
 OTHER_ARCH = $(if $(filter arm64,$(ARCH)),x86_64,arm64)
 ELF_MACHINE = $(if $(filter arm64,$(ARCH)),183,62)
@@ -174,23 +175,23 @@ need-cargo-lambda:
 need-sam:
 	@sam --version >/dev/null 2>&1 || { echo 'SAM is missing: `make setup` installs it into .tools' >&2; exit 2; }
 
-$(TOOLS)/.installed: scripts/tools.txt
+$(TOOLS)/.installed: tools/setup.txt
 	@$(call install,$(TOOLS),$<)
 	@touch $@
 
-$(TOOLS)/e2e/.installed: scripts/e2e.txt scripts/checkov.txt tests/e2e/package.json tests/e2e/package-lock.json
-	@$(call install,$(TOOLS)/e2e,scripts/e2e.txt)
-	@$(call install,$(TOOLS)/checkov,scripts/checkov.txt)
-	@cp tests/e2e/package.json tests/e2e/package-lock.json $(TOOLS)/e2e
+$(TOOLS)/e2e/.installed: tools/e2e.txt tools/checkov.txt tools/package.json tools/package-lock.json
+	@$(call install,$(TOOLS)/e2e,tools/e2e.txt)
+	@$(call install,$(TOOLS)/checkov,tools/checkov.txt)
+	@cp tools/package.json tools/package-lock.json $(TOOLS)/e2e
 	@npm ci --prefix $(TOOLS)/e2e --silent --no-audit --no-fund
 	@touch $@
 
-# A virtual environment, and what a file of requirements pins: all that they depend on is in it as well.
+# A virtual environment with the pinned packages in a requirements file, which lists their dependencies too.
 install = python3 -m venv '$(1)' || { echo 'python3 with its venv module is needed (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }; \
 	'$(1)/bin/pip' install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $(2) && \
 	'$(1)/bin/pip' check --disable-pip-version-check >/dev/null || { echo '$(2) does not fit this Python; 3.11 to 3.13 are tested' >&2; exit 2; }
 
-# Cargo knows whether it has something to do.
+# Cargo decides whether there is anything to build.
 target/release/userhub-signin: FORCE
 	@cargo build $(QUIET) --locked --release
 FORCE:

@@ -1,4 +1,4 @@
-//! Settings, read from the environment and parsed once at start.
+//! The settings: read from the environment and parsed once, at start.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -13,15 +13,23 @@ use secrecy::SecretString;
 /// UserHub's production API, from its Admin API reference.
 const DEFAULT_BASE_URL: &str = "https://api.userhub.com";
 
-/// Longest value, in bytes: what Lambda allows for all of a function's environment variables together
+/// The environment variables that [`Config`] is read from. README.md and template.yaml list the same ones.
+pub const VARIABLES: [&str; 5] = [
+    "USERHUB_ADMIN_KEY",
+    "AMAZON_COGNITO_CONNECTION_ID",
+    "USERHUB_BASE_URL",
+    "USERHUB_EXTRA_CA_CERTS",
+    "USERHUB_REPORT",
+];
+
+/// Longest value, in bytes. Lambda allows as much for all environment variables of a function together
 /// (<https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>). It keeps every request and URL small.
 const VALUE_MAX: usize = 4096;
 
-/// Largest file of certificates, in bytes. All of Mozilla's take 0.2 MiB.
+/// Largest certificate file, in bytes. All of Mozilla's roots take 0.2 MiB.
 const CA_CERTS_MAX: u64 = 1024 * 1024;
 
-/// What the function needs to know, in parsed form. White space around a value is dropped, and an empty value counts
-/// as unset.
+/// The settings, parsed. White space around a value is dropped. An empty value counts as unset.
 #[derive(Debug)]
 pub struct Config {
     /// Admin API key. Read from the `USERHUB_ADMIN_KEY` environment variable.
@@ -29,25 +37,25 @@ pub struct Config {
     /// UserHub's id of its connection to the user pool. Read from the `AMAZON_COGNITO_CONNECTION_ID` environment
     /// variable.
     pub connection_id: String,
-    /// Where UserHub's API is. Read from the `USERHUB_BASE_URL` environment variable.
+    /// Base URL of UserHub's API. Read from the `USERHUB_BASE_URL` environment variable.
     pub base_url: Url,
-    /// Certificate authorities to trust beside Mozilla's. Read from the file that the `USERHUB_EXTRA_CA_CERTS`
-    /// environment variable names.
+    /// Certificate authorities to trust in addition to Mozilla's. Read from the file whose path is in the
+    /// `USERHUB_EXTRA_CA_CERTS` environment variable.
     pub extra_ca_certs: RootCertStore,
     /// When a sign-in is reported. Read from the `USERHUB_REPORT` environment variable.
-    pub report: Report,
+    pub report: ReportTiming,
 }
 
-/// When a sign-in is reported, seen from Cognito.
+/// Whether a sign-in waits for its report.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Report {
-    /// Cognito waits for the report, 2 s at most.
+pub enum ReportTiming {
+    /// The function reports first: Cognito waits, up to 2 s.
     BeforeResponse,
-    /// Cognito has its event back at once, and the report follows.
+    /// The function returns the event first: Cognito does not wait.
     AfterResponse,
 }
 
-/// What is wrong with one setting and what to do about it. Never holds the value.
+/// What is wrong with one setting and how to fix it. It never contains the value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     /// The environment variable.
@@ -76,7 +84,7 @@ impl Config {
         let connection_id = variables.parse("AMAZON_COGNITO_CONNECTION_ID", connection_id);
         let base_url = variables.parse("USERHUB_BASE_URL", base_url);
         let extra_ca_certs = variables.parse("USERHUB_EXTRA_CA_CERTS", extra_ca_certs);
-        let report = variables.parse("USERHUB_REPORT", report);
+        let report = variables.parse("USERHUB_REPORT", report_timing);
         match (admin_key, connection_id, base_url, extra_ca_certs, report) {
             (Some(admin_key), Some(connection_id), Some(base_url), Some(extra_ca_certs), Some(report)) => {
                 Ok(Self { admin_key, connection_id, base_url, extra_ca_certs, report })
@@ -86,14 +94,14 @@ impl Config {
     }
 }
 
-/// A source of values, and the problems met so far.
+/// A source of values, and the problems found so far.
 struct Variables<F> {
     value_of: F,
     problems: Vec<Problem>,
 }
 
 impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
-    /// The parsed setting, or `None` and one more problem. `parse` gets `None` for an unset variable.
+    /// Returns the parsed setting, or adds a problem and returns `None`. `parse` gets `None` for an unset variable.
     fn parse<T>(&mut self, variable: &'static str, parse: impl FnOnce(Option<&str>) -> Result<T, String>) -> Option<T> {
         let value = (self.value_of)(variable).unwrap_or_default();
         value
@@ -112,11 +120,11 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
 
 fn admin_key(value: Option<&str>) -> Result<SecretString, String> {
     let key = value.ok_or("is not set: create an Admin API key in UserHub and put it there")?;
-    // What a header value can carry; a line break or a quotation mark that came along when it was copied is found here.
+    // A header can carry these characters. A line break that was copied along is found here.
     if key.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(key.into())
     } else {
-        Err("holds white space, control or non-ASCII characters: copy the Admin API key from UserHub again".into())
+        Err("contains white space, control or non-ASCII characters: copy the Admin API key from UserHub again".into())
     }
 }
 
@@ -125,14 +133,14 @@ fn connection_id(value: Option<&str>) -> Result<String, String> {
     if id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) {
         Ok(id.to_owned())
     } else {
-        Err("may hold letters, digits, '_' and '-' only: copy the connection's id from UserHub again".into())
+        Err("may contain only letters, digits, '_' and '-': copy the connection's id from UserHub again".into())
     }
 }
 
 fn base_url(value: Option<&str>) -> Result<Url, String> {
     let text = value.unwrap_or(DEFAULT_BASE_URL);
     if text.contains(char::is_control) {
-        return Err("holds control characters".into()); // the URL parser would drop some of them silently
+        return Err("contains control characters".into()); // the URL parser would drop some of them silently
     }
     let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
     match url.scheme() {
@@ -146,7 +154,7 @@ fn base_url(value: Option<&str>) -> Result<Url, String> {
         _ => return Err("must start with https://".into()),
     }
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err("may hold a host, a port and a path, but no user, query or fragment".into());
+        return Err("may contain a host, a port and a path, but no user, query or fragment".into());
     }
     Ok(url)
 }
@@ -160,16 +168,16 @@ fn extra_ca_certs(path: Option<&str>) -> Result<RootCertStore, String> {
     let mut extra = RootCertStore::empty();
     if let Some(path) = path {
         let unreadable = |error| format!("names a file that cannot be read: {error}");
-        let file = fs::metadata(path).map_err(unreadable)?; // a look first: opening a pipe would wait for its other end
+        let file = fs::metadata(path).map_err(unreadable)?; // checked first: opening a pipe waits for its other end
         if !file.is_file() || file.len() > CA_CERTS_MAX {
-            return Err("must name a file of 1 MiB at most".into());
+            return Err("must name a regular file of at most 1 MiB".into());
         }
-        // What is wrong with its text stays unsaid, as the error may quote the file.
+        // The parser's error is left out because it may quote the file.
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&fs::read(path).map_err(unreadable)?)
             .collect::<Result<_, _>>()
             .map_err(|_| "names a file that is not PEM")?;
         if certificates.is_empty() {
-            return Err("names a file without a certificate: it must hold PEM blocks 'BEGIN CERTIFICATE'".into());
+            return Err("names a file without a certificate: it must contain PEM blocks 'BEGIN CERTIFICATE'".into());
         }
         for certificate in certificates {
             extra.add(certificate).map_err(|error| format!("names a file with an unusable certificate: {error}"))?;
@@ -178,10 +186,10 @@ fn extra_ca_certs(path: Option<&str>) -> Result<RootCertStore, String> {
     Ok(extra)
 }
 
-fn report(value: Option<&str>) -> Result<Report, String> {
+fn report_timing(value: Option<&str>) -> Result<ReportTiming, String> {
     match value {
-        None | Some("before-response") => Ok(Report::BeforeResponse),
-        Some("after-response") => Ok(Report::AfterResponse),
+        None | Some("before-response") => Ok(ReportTiming::BeforeResponse),
+        Some("after-response") => Ok(ReportTiming::AfterResponse),
         Some(_) => Err("must be before-response or after-response".into()),
     }
 }
@@ -207,7 +215,7 @@ mod tests {
         assert_eq!(config.connection_id, "conn_Test-1");
         assert_eq!(config.base_url.as_str(), "https://api.userhub.com/");
         assert!(config.extra_ca_certs.is_empty());
-        assert_eq!(config.report, Report::BeforeResponse);
+        assert_eq!(config.report, ReportTiming::BeforeResponse);
     }
 
     #[test]
@@ -223,17 +231,27 @@ mod tests {
         assert!(debug.contains("conn_Test-1") && !debug.contains("userhub_admin_test"), "{debug}");
     }
 
+    /// `USERHUB_ADMIN_KEY` is `admin_key`.
     #[test]
-    fn reports_before_or_after_the_response() {
-        assert_eq!(report(Some("before-response")), Ok(Report::BeforeResponse));
-        assert_eq!(report(Some("after-response")), Ok(Report::AfterResponse));
-        for value in ["after", "AFTER-RESPONSE", "true"] {
-            assert_eq!(report(Some(value)), Err("must be before-response or after-response".to_owned()));
+    fn a_field_is_named_like_its_variable() {
+        let debug = format!("{:?}", config(&REQUIRED).unwrap());
+        for variable in VARIABLES {
+            let name = variable.strip_prefix("USERHUB_").or_else(|| variable.strip_prefix("AMAZON_COGNITO_")).unwrap();
+            assert!(debug.contains(&format!(" {}: ", name.to_lowercase())), "{variable}: {debug}");
         }
     }
 
     #[test]
-    fn https_goes_anywhere_and_http_to_this_machine() {
+    fn reports_before_or_after_the_response() {
+        assert_eq!(report_timing(Some("before-response")), Ok(ReportTiming::BeforeResponse));
+        assert_eq!(report_timing(Some("after-response")), Ok(ReportTiming::AfterResponse));
+        for value in ["after", "AFTER-RESPONSE", "true"] {
+            assert_eq!(report_timing(Some(value)), Err("must be before-response or after-response".to_owned()));
+        }
+    }
+
+    #[test]
+    fn accepts_https_for_any_host_and_http_for_loopback_hosts() {
         for url in [
             "https://api.userhub.example/",
             "https://10.0.0.1:8443/prefix",
@@ -255,7 +273,7 @@ mod tests {
             "http://127.0.0.1@userhub.example/",
             "ftp://localhost/",
             "localhost:9000",
-            "https://b\u{fc}cher.example/", // idna_adapter's tables are left out
+            "https://b\u{fc}cher.example/", // needs idna_adapter's Unicode tables, which are left out
         ] {
             assert!(base_url(url).is_err(), "{url}");
         }
@@ -263,10 +281,11 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_value_that_is_no_text_is_refused() {
+    fn a_value_that_is_not_text_is_refused() {
         use std::os::unix::ffi::OsStringExt;
         let problems = Config::from_variables(|_| Some(OsString::from_vec(vec![b'a', 0xff]))).unwrap_err();
         assert_eq!(problems[0].to_string(), "USERHUB_ADMIN_KEY is not UTF-8 text");
-        assert_eq!(problems.len(), 5);
+        let variables: Vec<_> = problems.iter().map(|problem| problem.variable).collect();
+        assert_eq!(variables, VARIABLES);
     }
 }

@@ -5,61 +5,74 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-/// Longest foreign text (of the network, TLS or HTTP) that is kept, in characters.
+/// Longest text from outside (network, TLS or HTTP errors) that is kept, in characters.
 const FOREIGN_TEXT_MAX: usize = 200;
 
-/// One variant for each cause that a person reacts to differently. None holds a user name, a URL or the admin key.
+/// One variant for each cause that needs a different reaction. No variant contains a user name, a URL or the admin key.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// Settings are missing or wrong, so nothing can be sent; holds what is wrong with each.
+    /// Settings are missing or wrong, so nothing can be sent. Contains what is wrong with each.
     #[error("{0}")]
     Settings(String),
-    /// The event names no user that could be reported; holds what is wrong with it.
+    /// The event has no user name that can be reported. Contains what is wrong with the event.
     #[error("the event {0}")]
     Event(&'static str),
-    /// No connection, or it broke before an answer came; holds the system's words.
+    /// The connection failed, or it broke before UserHub answered. Contains the system's error text.
     #[error("could not reach UserHub: {0}")]
     Connect(String),
-    /// The time for one report ran out.
+    /// UserHub did not answer before the time limit.
     #[error("UserHub did not answer in time")]
     TimedOut,
-    /// UserHub refused the report (4xx): the admin key, the connection id or the user is wrong.
+    /// UserHub rejected the report (4xx): the admin key, the connection id or the user is wrong.
     #[error("UserHub rejected the report: {status}{}", code.as_ref().map(|code| format!(", {code}")).unwrap_or_default())]
     Rejected {
-        /// Any 4xx but 429.
+        /// Any 4xx except 429.
         status: StatusCode,
         /// UserHub's own name for the error, such as `PERMISSION_DENIED`.
         code: Option<String>,
     },
-    /// UserHub asked for fewer requests (429); holds what its `Retry-After` asks for.
+    /// UserHub asked for fewer requests (429). Contains its `Retry-After`.
     #[error("UserHub is limiting the rate of requests: 429 Too Many Requests")]
     RateLimited(Option<Duration>),
-    /// UserHub failed (5xx); holds what its `Retry-After` asks for.
+    /// UserHub failed (5xx). Contains its `Retry-After`.
     #[error("UserHub is unavailable: {0}")]
     Unavailable(StatusCode, Option<Duration>),
     /// A status that the Admin API does not use, such as a redirect.
     #[error("unexpected answer: {0}")]
     UnexpectedStatus(StatusCode),
-    /// Not HTTP; holds the parser's words.
+    /// The answer was not HTTP. Contains the parser's error text.
     #[error("unexpected answer: {0}")]
     Malformed(String),
-    /// A defect of this function; the place in the code is logged by the panic hook.
+    /// This function has a bug. The panic hook logs its location.
     #[error("the report panicked")]
     Panic,
 }
 
 impl Error {
-    /// `Connect` with foreign text made safe to log.
+    /// Every value of [`kind`](Self::kind). docs/operate.md describes each.
+    pub const KINDS: [&str; 9] = [
+        "settings",
+        "event",
+        "connect",
+        "timed_out",
+        "rejected",
+        "rate_limited",
+        "unavailable",
+        "unexpected_answer",
+        "panic",
+    ];
+
+    /// Creates a `Connect` whose text is safe to log.
     pub fn connect(cause: impl Display) -> Self {
         Self::Connect(printable(cause))
     }
 
-    /// `Malformed` with foreign text made safe to log.
+    /// Creates a `Malformed` whose text is safe to log.
     pub fn malformed(cause: impl Display) -> Self {
         Self::Malformed(printable(cause))
     }
 
-    /// The stable short name for logs and alarms; the README lists them all.
+    /// The short name for logs and alarms. It never changes.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -75,7 +88,7 @@ impl Error {
         }
     }
 
-    /// The HTTP status that UserHub answered with, if it answered.
+    /// The HTTP status of UserHub's answer, if there was one.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         match self {
@@ -93,7 +106,7 @@ impl Error {
     }
 }
 
-/// Foreign text on one line and of bounded length: nothing in it can forge or flood a log line.
+/// Text from outside on one line and of limited length, so that it cannot forge or flood log lines.
 fn printable(text: impl Display) -> String {
     text.to_string().chars().filter(|character| !character.is_control()).take(FOREIGN_TEXT_MAX).collect()
 }
@@ -105,12 +118,13 @@ mod tests {
     #[track_caller]
     fn assert_error(error: &Error, kind: &str, status: Option<u16>, text: &str) {
         assert_eq!(error.kind(), kind);
+        assert!(Error::KINDS.contains(&kind));
         assert_eq!(error.status().map(|status| status.as_u16()), status);
         assert_eq!(error.to_string(), text);
     }
 
     #[test]
-    fn kinds_statuses_and_texts() {
+    fn has_a_kind_a_status_and_a_text() {
         let rejected =
             |code: Option<&str>| Error::Rejected { status: StatusCode::FORBIDDEN, code: code.map(ToOwned::to_owned) };
         assert_error(&Error::Settings("A is not set".into()), "settings", None, "A is not set");
@@ -132,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_is_one_short_line() {
+    fn text_from_outside_is_one_short_line() {
         let foreign = format!("one\r\ntwo\u{1b}[31m\0\u{85}{}", "é".repeat(1000));
         let text = format!("could not reach UserHub: onetwo[31m{}", "é".repeat(190));
         assert_eq!(Error::connect(foreign).to_string(), text);

@@ -1,4 +1,4 @@
-//! What is read of Cognito's event: the user name and the trigger, and nothing else.
+//! Reads the user name and the trigger from Cognito's event, and nothing else.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +7,25 @@ use serde_json::value::RawValue;
 
 use crate::error::Error;
 
-/// Longest user name that is reported, in bytes of UTF-8. Cognito allows 128 characters, 512 bytes at most
-/// (`UserType` in the Cognito API reference); twice that keeps every real name and bounds the URL.
+/// Longest user name that is reported, in bytes of UTF-8. Cognito allows 128 characters, which are at most 512 bytes
+/// (`UserType` in the Cognito API reference). Twice that accepts every real name and limits the URL.
 const USER_NAME_MAX: usize = 1024;
 
-/// Whom an event is about, and what happened.
+/// Who signed in, and which trigger Cognito called.
 #[derive(Debug, PartialEq)]
-pub struct Event {
+pub struct SignIn {
     /// `userName`.
     pub user_name: String,
-    /// `triggerSource`, such as `PostAuthentication_Authentication`; `None` where that is no string.
+    /// `triggerSource`, such as `PostAuthentication_Authentication`. `None` if it is absent or not a string.
     pub trigger_source: Option<String>,
 }
 
-/// Reads a JSON object, whatever else it holds or lacks. Of two fields with the same name the last counts, as in
+/// Reads a sign-in from any JSON object that has a user name. If a field occurs twice, the last one counts, as in
 /// JavaScript.
 ///
 /// # Errors
-/// [`Error::Event`] when the event is not an object, or has no user name that can be reported.
-pub fn read(event: &RawValue) -> Result<Event, Error> {
+/// [`Error::Event`] if the event is not an object or has no user name that can be reported.
+pub fn read(event: &RawValue) -> Result<SignIn, Error> {
     let fields: BTreeMap<ByteBuf, &RawValue> =
         serde_json::from_str(event.get()).map_err(|_| Error::Event("is not a JSON object"))?;
     let field = |name: &[u8]| fields.get(Bytes::new(name)).map(|value| serde_json::from_str::<String>(value.get()));
@@ -34,7 +34,7 @@ pub fn read(event: &RawValue) -> Result<Event, Error> {
         .map_err(|_| Error::Event("has a userName that is not a string"))?;
     match user_name.len() {
         0 => Err(Error::Event("has an empty userName")),
-        1..=USER_NAME_MAX => Ok(Event { user_name, trigger_source: field(b"triggerSource").and_then(Result::ok) }),
+        1..=USER_NAME_MAX => Ok(SignIn { user_name, trigger_source: field(b"triggerSource").and_then(Result::ok) }),
         _ => Err(Error::Event("has a userName longer than Cognito allows")),
     }
 }
@@ -43,7 +43,7 @@ pub fn read(event: &RawValue) -> Result<Event, Error> {
 mod tests {
     use super::*;
 
-    fn read(event: &str) -> Result<Event, Error> {
+    fn read(event: &str) -> Result<SignIn, Error> {
         super::read(&RawValue::from_string(event.to_owned()).unwrap())
     }
 
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trigger_that_is_no_string_is_none() {
+    fn a_trigger_that_is_not_a_string_is_none() {
         for event in [
             r#"{"userName":"a"}"#,
             r#"{"userName":"a","triggerSource":1}"#,
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_name_has_a_greatest_length() {
+    fn a_user_name_has_a_maximum_length() {
         assert_eq!(user_name(&format!(r#"{{"userName":"{}"}}"#, "é".repeat(512))).len(), 1024);
         assert_eq!(
             read(&format!(r#"{{"userName":"{}x"}}"#, "é".repeat(512))),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_event_has_its_error() {
+    fn names_what_is_wrong_with_an_event() {
         for (event, error) in [
             ("[]", "is not a JSON object"),
             ("\"userName\"", "is not a JSON object"),

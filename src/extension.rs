@@ -1,8 +1,8 @@
-//! Reports after Cognito has its event back, as an internal Lambda extension: Lambda hands the runtime's answer on at once,
-//! and keeps the environment running until the extension asks for the next invocation
+//! Reports after the response, as an internal Lambda extension. Lambda passes the runtime's response on at once, and keeps
+//! the environment running until the extension asks for the next invocation
 //! (<https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html>).
 //!
-//! In place of the lambda-extension crate, whose servers for logs and telemetry would make the zip 11 % larger.
+//! The lambda-extension crate is not used: its servers for logs and telemetry make the zip 11 % larger.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,19 +16,20 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 use tracing::{error, warn};
 
-use crate::config::{Config, Report};
+use crate::config::{Config, ReportTiming};
 use crate::error::Error;
-use crate::report::{Event, report};
+use crate::report::{Invocation, report};
 use crate::userhub::Client;
 
-/// How often a report is tried when nobody waits for it.
+/// How often a report is tried if no sign-in waits for it.
 const MOST_TRIES: u32 = 3;
 
-/// How long the event of an invocation is waited for. It comes at once, or not at all if the runtime refuses it.
+/// How long the extension waits for the event of an invocation. The event arrives at once, or never if lambda_runtime
+/// rejects it.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
 
-/// Events that Cognito has back, on their way to their report.
-pub type Queue = UnboundedSender<Event>;
+/// Invocations that have been answered and are still to be reported.
+pub type ReportQueue = UnboundedSender<Invocation>;
 
 /// A registered extension.
 pub struct Extension {
@@ -37,9 +38,9 @@ pub struct Extension {
 }
 
 impl Extension {
-    /// Registers the extension if the settings ask for it. `None`, and a line in the log, where Lambda refuses.
-    pub async fn wanted_by(config: &Result<Config, Error>) -> Option<Self> {
-        if !matches!(config, Ok(config) if config.report == Report::AfterResponse) {
+    /// Registers the extension if the settings ask for it. Logs a warning and returns `None` if Lambda refuses.
+    pub async fn register_if_wanted(config: &Result<Config, Error>) -> Option<Self> {
+        if !matches!(config, Ok(config) if config.report == ReportTiming::AfterResponse) {
             return None;
         }
         Self::register()
@@ -48,7 +49,7 @@ impl Extension {
             .ok()
     }
 
-    /// Has to come before the runtime asks for its first event.
+    /// Must run before the runtime asks for its first event.
     async fn register() -> Result<Self, BoxError> {
         let api = PooledClient::builder().build();
         let request = build_request()
@@ -63,29 +64,30 @@ impl Extension {
         }
     }
 
-    /// Starts to report what comes through the queue.
-    pub fn start(self, client: Arc<Result<Client, Error>>) -> Queue {
-        let (queue, events) = unbounded_channel();
-        tokio::spawn(self.run(client, events));
+    /// Starts to report what is sent to the queue.
+    pub fn start(self, client: Arc<Result<Client, Error>>) -> ReportQueue {
+        let (queue, queued) = unbounded_channel();
+        tokio::spawn(self.run(client, queued));
         queue
     }
 
-    /// When Lambda's API fails, events go back to being reported before the response: the queue is closed.
-    async fn run(self, client: Arc<Result<Client, Error>>, mut events: UnboundedReceiver<Event>) {
+    /// If Lambda's API fails, the queue is closed, and later events are reported before the response.
+    async fn run(self, client: Arc<Result<Client, Error>>, mut queued: UnboundedReceiver<Invocation>) {
         let error = loop {
             match self.next().await {
-                Ok(request_id) => report_until(&request_id, &client, &mut events).await,
+                Ok(request_id) => report_until(&request_id, &client, &mut queued).await,
                 Err(error) => break error,
             }
         };
         error!("the Lambda Extensions API failed: {error}");
-        events.close();
-        while let Some(event) = events.recv().await {
-            report(&client, &event, MOST_TRIES).await;
+        queued.close();
+        while let Some(invocation) = queued.recv().await {
+            report(&client, &invocation, MOST_TRIES).await;
         }
     }
 
-    /// Says that the last invocation is over, and waits for the next: its request id, by which the runtime knows it too.
+    /// Tells Lambda that the last invocation is over, and waits for the next one. Returns its request id, which the runtime
+    /// uses as well.
     async fn next(&self) -> Result<String, BoxError> {
         let request = build_request()
             .uri("/2020-01-01/extension/event/next")
@@ -93,15 +95,15 @@ impl Extension {
             .body(Body::empty())?;
         let body = self.api.call(request).await?.into_body().collect().await?.to_bytes();
         let invocation: Value = serde_json::from_slice(&body)?;
-        Ok(invocation["requestId"].as_str().ok_or("it sent something else than an invocation")?.to_owned())
+        Ok(invocation["requestId"].as_str().ok_or("its answer was not an invocation")?.to_owned())
     }
 }
 
-/// Reports all events in the queue up to that of this invocation.
-async fn report_until(request_id: &str, client: &Result<Client, Error>, events: &mut UnboundedReceiver<Event>) {
-    while let Ok(Some(event)) = timeout(HAND_OVER_LIMIT, events.recv()).await {
-        report(client, &event, MOST_TRIES).await;
-        if event.context.request_id == request_id {
+/// Reports all queued invocations up to the one with this request id.
+async fn report_until(request_id: &str, client: &Result<Client, Error>, queued: &mut UnboundedReceiver<Invocation>) {
+    while let Ok(Some(invocation)) = timeout(HAND_OVER_LIMIT, queued.recv()).await {
+        report(client, &invocation, MOST_TRIES).await;
+        if invocation.context.request_id == request_id {
             break;
         }
     }

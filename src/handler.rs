@@ -5,23 +5,23 @@ use std::convert::Infallible;
 use serde_json::value::RawValue;
 
 use crate::error::Error;
-use crate::extension::Queue;
-use crate::report::{Event, report};
+use crate::extension::ReportQueue;
+use crate::report::{Invocation, report};
 use crate::userhub::Client;
 
-/// Gives the event back as it came: the bytes of its JSON value. White space around the value, which Cognito does not
-/// send, is gone before it gets here. The event's report is `later`'s, if there is one, or else over by then.
+/// Returns the event as it came: the bytes of its JSON value. lambda_runtime drops white space around the value, which
+/// Cognito does not send. The report is queued if there is a queue; otherwise it has finished.
 ///
 /// # Errors
-/// None: an error answer, like a panic, would fail the user's sign-in.
+/// None: an error response, like a panic, would fail the user's sign-in.
 pub async fn handle(
     client: &Result<Client, Error>,
-    later: Option<&Queue>,
-    event: Event,
+    queue: Option<&ReportQueue>,
+    invocation: Invocation,
 ) -> Result<Box<RawValue>, Infallible> {
-    let is_queued = later.is_some_and(|later| later.send(event.clone()).is_ok());
+    let is_queued = queue.is_some_and(|queue| queue.send(invocation.clone()).is_ok());
     if !is_queued {
-        report(client, &event, 1).await;
+        report(client, &invocation, 1).await;
     }
-    Ok(event.payload)
+    Ok(invocation.payload)
 }

@@ -1,17 +1,22 @@
-//! An AWS Lambda function that Amazon Cognito calls after a user has signed in. It tells UserHub, waits at most 2 s for
-//! that, and gives Cognito its event back byte for byte, whatever happened. If asked to, it gives the event back first.
+//! An AWS Lambda function that Amazon Cognito calls after a user has signed in. It reports the sign-in to UserHub, waits
+//! at most 2 s for the answer, and returns the event byte for byte, whatever happens. Optionally, it returns the event
+//! first and reports afterwards.
 //!
 //! ```text
 //! main ──> logging     where log lines go
 //!   │────> config      the settings ──> userhub::Client
-//!   │────> handler     event in ──> report, now or later ──> the same event out
+//!   │────> handler     event in ──> report, now or queued ──> the same event out
 //!   │          └─┐
-//!   └────> extension   reports after the response
-//!                └───> report    event ──> request, again if need be ──> outcome logged
-//!                         │───> event     the user name and the trigger in the event
+//!   └────> extension   reports queued events after the response
+//!                └───> report    event ──> request, retries ──> one log line
+//!                         │───> event     reads the user name and the trigger
 //!                         └───> userhub   the request to UserHub
-//!                               error     why a sign-in was not reported; known to all, knows none
+//!                               error     why a sign-in was not reported; used by every module
 //! ```
+//!
+//! A wrong setting must not stop the function, because then every sign-in would fail. So a client that cannot be built is
+//! a value like any other: `Result<userhub::Client, error::Error>` travels to [`report::report`], which logs its error for
+//! each sign-in.
 
 pub mod config;
 pub mod error;

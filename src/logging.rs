@@ -9,13 +9,13 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
-/// Sends log lines to standard output, in the format and from the level that Lambda's logging settings ask for
-/// (`AWS_LAMBDA_LOG_FORMAT`, `AWS_LAMBDA_LOG_LEVEL`, else `RUST_LOG`), and panics' places with them.
+/// Sends log lines to standard output. Lambda's logging settings choose the format and the lowest level
+/// (`AWS_LAMBDA_LOG_FORMAT`, `AWS_LAMBDA_LOG_LEVEL`, otherwise `RUST_LOG`). Panics are logged as well.
 pub fn init() {
     let json = env::var("AWS_LAMBDA_LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
     let (filter, problem) = filter(&|variable| env::var(variable).ok().filter(|value| !value.is_empty()));
 
-    // Errors in logging are dropped: telling of them, tracing-subscriber panics where standard error is closed as well.
+    // Errors in logging are dropped. To report one, tracing-subscriber would panic if standard error is closed too.
     let lines = fmt::layer().with_target(false).log_internal_errors(false);
     let lines = if json {
         lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
@@ -24,7 +24,7 @@ pub fn init() {
     };
     registry().with(filter).with(lines).init();
 
-    // The message may quote what the code was working on, such as a user name: the place has to do.
+    // The location is enough: the message may contain data, such as a user name.
     std::panic::set_hook(Box::new(|panic| {
         error!(location = panic.location().map(ToString::to_string), "panicked");
     }));
@@ -33,7 +33,7 @@ pub fn init() {
     }
 }
 
-/// Which lines are wanted, and what is wrong with the variable that says so.
+/// Which lines are logged, and what is wrong with the variable that sets this.
 fn filter(value_of: &dyn Fn(&str) -> Option<String>) -> (Targets, Option<String>) {
     let default = Targets::new().with_default(LevelFilter::INFO);
     let (variable, parsed) = if let Some(level) = value_of("AWS_LAMBDA_LOG_LEVEL") {
@@ -49,7 +49,7 @@ fn filter(value_of: &dyn Fn(&str) -> Option<String>) -> (Targets, Option<String>
     }
 }
 
-/// The levels that Lambda knows; tracing has none above ERROR.
+/// Parses Lambda's levels. tracing has no level above ERROR, so FATAL turns the log off.
 fn level_filter(level: &str) -> Option<LevelFilter> {
     if level.eq_ignore_ascii_case("FATAL") { Some(LevelFilter::OFF) } else { level.parse().ok() }
 }
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn lambdas_level_wins() {
+    fn prefers_lambdas_level() {
         assert_from(Level::INFO, &[]);
         assert_from(Level::WARN, &[("RUST_LOG", "warn")]);
         assert_from(Level::ERROR, &[("AWS_LAMBDA_LOG_LEVEL", "ERROR"), ("RUST_LOG", "debug")]);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn rust_log_may_name_targets() {
+    fn accepts_targets_in_rust_log() {
         let (filter, problem) = filter_for(&[("RUST_LOG", "warn,userhub_signin=debug")]);
         assert_eq!(problem, None);
         assert!(filter.would_enable("userhub_signin::handler", &Level::DEBUG));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_that_does_not_exist_is_named() {
+    fn names_a_variable_with_an_unknown_level() {
         for variable in ["AWS_LAMBDA_LOG_LEVEL", "RUST_LOG"] {
             let (filter, problem) = filter_for(&[(variable, "a=loud")]);
             assert_eq!(filter.default_level(), Some(LevelFilter::INFO));

@@ -1,4 +1,4 @@
-//! The one call of UserHub's Admin API that this function makes.
+//! UserHub's Admin API: the one call that this function makes.
 
 use std::io;
 use std::sync::Arc;
@@ -14,29 +14,29 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::Config;
 use crate::error::Error;
 
-/// Time for one report, from its start to the head of UserHub's answer: name resolution, connecting, TLS and a second
-/// try included. Cognito waits 5 s for the whole function; 2 s leave 3 s for a cold start (well under 1 s) and for
-/// Lambda's own way there and back, so that Cognito never has to call a second time.
+/// Time limit for one report, from its start to the head of UserHub's answer. It includes the name look-up, connecting, TLS
+/// and a second try. Cognito waits 5 s for the whole function. That leaves 3 s for a cold start (well under 1 s) and for
+/// Lambda's own work, so that Cognito never has to call a second time.
 const REPORT_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long sent bytes may stay unacknowledged before the connection counts as dead. While Lambda keeps the function
-/// frozen, a NAT gateway or load balancer may forget a kept connection without a word; without this limit the next
-/// report waits in vain for all of its 2 s. Linux looks at it only when it has sent the bytes again and again waits, so
-/// that a slow connection is not taken for a dead one. Measured (`make networks`): a dead connection is found after about
-/// 0.5 s, and its report arrives on a new one with round trips of up to 0.25 s; with 500 ms instead it took 0.4 s more
-/// and failed at 0.2 s. What gets lost at 5 and 10 % packet loss does not depend on it.
+/// frozen, a NAT gateway or load balancer may silently forget a kept connection. Without this limit the next report would
+/// wait on it until its 2 s are over. Linux checks the limit only after it has sent the bytes again, so a slow connection
+/// does not count as dead. Measured (`make networks`): a dead connection is found after about 0.5 s, and the report
+/// arrives on a new one if a round trip takes up to 0.25 s. With 500 ms it took 0.4 s longer, and failed from 0.2 s
+/// on. The limit does not change what gets lost at 5 and 10 % packet loss.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_millis(100);
 
-/// How long an unused connection is kept. AWS's NAT gateways and network load balancers forget a connection after
-/// 350 s; one that is older than 300 s is not worth the 0.5 s that finding it dead may take.
+/// How long an unused connection is kept. AWS's NAT gateways and network load balancers forget a connection after 350 s.
+/// After 300 s, a new connection costs less than the 0.5 s that it may take to find the old one dead.
 const IDLE_LIMIT: Duration = Duration::from_mins(5);
 
-/// How many bytes of an answer's body are read: enough for any error object, and to empty a success so that its
-/// connection can be used again.
+/// How many bytes of an answer's body are read. This is enough for any error object, and to read a success to its end so
+/// that the connection can be used again.
 const BODY_MAX: usize = 16 * 1024;
 
-/// What JavaScript's `encodeURIComponent` encodes: all but `A-Z a-z 0-9 - _ . ! ~ * ' ( )`.
+/// What JavaScript's `encodeURIComponent` encodes: everything except `A-Z a-z 0-9 - _ . ! ~ * ' ( )`.
 const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -55,7 +55,7 @@ pub enum EventType {
     SignIn,
     /// `SIGNUP`.
     SignUp,
-    /// `CHANGED`, for which UserHub takes a request without a body as well.
+    /// `CHANGED`. UserHub takes a request without a body for this too.
     Changed,
 }
 
@@ -69,13 +69,13 @@ impl EventType {
     }
 }
 
-/// Which version of the Admin API is spoken; the one of UserHub's own SDKs 0.8.2.
+/// Version of the Admin API, as in UserHub's SDKs 0.8.2.
 const API_VERSION: &str = "2025-05-01";
 
-/// The product token of the function in UserHub's guide, so that UserHub knows where the request comes from; then ours.
+/// The product token of the function in UserHub's guide, by which UserHub recognises the source, and then ours.
 const USER_AGENT: &str = concat!("UserHub-AmazonCognito/1.0 userhub-signin/", env!("CARGO_PKG_VERSION"));
 
-/// UserHub's Admin API, with the connections that are kept to it.
+/// A client of UserHub's Admin API, which keeps its connections.
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
@@ -84,12 +84,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client without a connection; the first report opens one. `second_try`: whether a report whose connection broke
-    /// is sent once more at once, on a new one.
+    /// Creates a client without a connection. The first report opens one. `second_try`: whether a report whose connection
+    /// broke is sent once more, on a new connection.
     ///
     /// # Errors
-    /// [`Error::Settings`] when the key cannot be a header's value or the TLS settings contradict each other; a
-    /// [`Config`] that was read from the environment causes neither.
+    /// [`Error::Settings`] if the key cannot be a header's value or the TLS settings contradict each other. Neither happens
+    /// with a [`Config`] that was read from the environment.
     pub fn new(config: Config, second_try: bool) -> Result<Self, Error> {
         let unusable =
             |cause: &dyn std::fmt::Display| Error::Settings(format!("the HTTP client cannot be built: {cause}"));
@@ -110,9 +110,8 @@ impl Client {
             .with_root_certificates(trusted(config.extra_ca_certs))
             .with_no_client_auth();
 
-        // A sign-in is at most one more request than it needs, and only on a new connection in place of a broken one;
-        // UserHub takes the same event twice without harm. No budget: it would count in seconds that a frozen function
-        // does not notice.
+        // A sign-in causes at most one extra request, on a new connection that replaces a broken one. UserHub accepts the
+        // same event twice. No budget: it counts in seconds that a frozen function does not notice.
         let retry = retry::for_host(config.base_url.host_str().unwrap_or_default().to_owned())
             .max_retries_per_request(second_try.into())
             .no_budget()
@@ -125,8 +124,8 @@ impl Client {
             .tls_backend_preconfigured(tls)
             .default_headers(headers)
             .user_agent(USER_AGENT)
-            .redirect(redirect::Policy::none()) // the key must not travel to wherever an answer points
-            .no_proxy() // nor through a proxy that someone set for another purpose
+            .redirect(redirect::Policy::none()) // the key must not be sent to another server
+            .no_proxy() // nor through a proxy that was set for other programs
             .retry(retry)
             .pool_idle_timeout(IDLE_LIMIT);
         #[cfg(target_os = "linux")]
@@ -139,21 +138,21 @@ impl Client {
         })
     }
 
-    /// Tells UserHub what happened to a user; UserHub's status when it took the report. Ends within 2 s, or within
-    /// `time_left` where that is less.
+    /// Tells UserHub what happened to a user. Returns the status with which UserHub accepted the report. Ends within 2 s, or
+    /// within `time_left` if that is shorter.
     ///
     /// # Errors
-    /// Every variant of [`Error`] that tells of the network or of UserHub's answer.
+    /// Every variant of [`Error`] about the network or UserHub's answer.
     pub async fn report(&self, event: EventType, user_name: &str, time_left: Duration) -> Result<StatusCode, Error> {
         let deadline = Instant::now() + REPORT_LIMIT.min(time_left);
         let request = self.http.post(self.event_url(user_name)).body(event.body());
         let response = timeout_at(deadline, request.send())
             .await
             .map_err(|_| Error::TimedOut)?
-            .map_err(|error| no_answer(&error))?;
+            .map_err(|error| classify(&error))?;
         match response.status() {
             status if status.is_success() => {
-                // Not waited for, but read: a connection with half an answer in it cannot be used again.
+                // Read in the background: a connection with an unread answer cannot be used again.
                 tokio::spawn(read_body(response, deadline));
                 Ok(status)
             }
@@ -166,8 +165,8 @@ impl Client {
         }
     }
 
-    /// Where a user's events are posted: the name is encoded as JavaScript's `encodeURIComponent` does, and so stays in
-    /// its segment of the path.
+    /// The URL for a user's events. The name is encoded as by JavaScript's `encodeURIComponent`, so it stays in its segment
+    /// of the path.
     #[must_use]
     pub fn event_url(&self, user_name: &str) -> String {
         let user = utf8_percent_encode(user_name, URI_COMPONENT);
@@ -175,7 +174,7 @@ impl Client {
     }
 }
 
-/// The start of an answer's body: what came until the deadline, `BODY_MAX` bytes at most.
+/// Reads the start of an answer's body, until the deadline or `BODY_MAX` bytes.
 async fn read_body(mut response: Response, deadline: Instant) -> Vec<u8> {
     let mut body = Vec::new();
     while body.len() < BODY_MAX
@@ -186,7 +185,7 @@ async fn read_body(mut response: Response, deadline: Instant) -> Vec<u8> {
     body
 }
 
-/// How long an answer's `Retry-After` asks to wait, given in seconds or as a date (RFC 9110, section 10.2.3).
+/// How long the answer asks to wait. `Retry-After` is in seconds or a date (RFC 9110, section 10.2.3).
 fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     match value.parse() {
@@ -195,8 +194,8 @@ fn retry_after(response: &Response) -> Option<Duration> {
     }
 }
 
-/// The `code` of UserHub's error object: one of gRPC's code names, so anything else is left out. Its `message` is never
-/// looked at, because it may name the user.
+/// The `code` of UserHub's error object. It is one of gRPC's code names, so anything else is left out. The `message` is
+/// never read, because it may contain the user name.
 fn error_code(body: &[u8]) -> Option<String> {
     let error: serde_json::Value = serde_json::from_slice(body).ok()?;
     let code = error.get("code")?.as_str()?;
@@ -204,15 +203,15 @@ fn error_code(body: &[u8]) -> Option<String> {
     is_code.then(|| code.to_owned())
 }
 
-/// Why there is no answer.
-fn no_answer(error: &reqwest::Error) -> Error {
-    // The root cause says most, and the outermost error would print the URL with the user name.
+/// Turns the reason why there is no answer into an [`Error`].
+fn classify(error: &reqwest::Error) -> Error {
+    // The root cause is the most specific. The outermost error would print the URL with the user name.
     let cause = causes(error).skip(1).last().map(ToString::to_string).unwrap_or_default();
     if error.is_connect() || is_connection_failure(error) { Error::connect(cause) } else { Error::malformed(cause) }
 }
 
-/// Whether a new connection may help: this one could not be opened, or broke before the answer. It would not help
-/// against a certificate that does not verify, or an answer that is not HTTP.
+/// Whether a new connection may help: this one could not be opened, or it broke before the answer. It does not help if the
+/// certificate does not verify or the answer is not HTTP.
 fn is_connection_failure(error: &Cause) -> bool {
     causes(error).any(|cause| {
         cause.is::<io::Error>() || cause.downcast_ref::<hyper::Error>().is_some_and(|error| !error.is_parse())
@@ -221,7 +220,7 @@ fn is_connection_failure(error: &Cause) -> bool {
 
 type Cause = dyn std::error::Error + 'static;
 
-/// The error and its causes, outermost first. What an I/O error wraps counts as its cause, which `source` skips.
+/// The error and its causes, outermost first. `source` skips the error that an I/O error wraps, so it is added here.
 fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
     std::iter::successors(Some(error), |error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),
@@ -229,7 +228,7 @@ fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
     })
 }
 
-/// Mozilla's roots, compiled in, and the operator's own.
+/// Mozilla's roots, which are compiled in, and the operator's own.
 fn trusted(extra_ca_certs: RootCertStore) -> RootCertStore {
     let mut roots = extra_ca_certs;
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -247,7 +246,7 @@ mod tests {
     use reqwest::Url;
 
     use super::*;
-    use crate::config::Report;
+    use crate::config::ReportTiming;
 
     fn client(base_url: &str) -> Client {
         let config = Config {
@@ -255,12 +254,12 @@ mod tests {
             connection_id: "conn_test".into(),
             base_url: base_url.parse().unwrap(),
             extra_ca_certs: RootCertStore::empty(),
-            report: Report::BeforeResponse,
+            report: ReportTiming::BeforeResponse,
         };
         Client::new(config, true).unwrap()
     }
 
-    /// ECMAScript's definition of encodeURIComponent, byte by byte.
+    /// encodeURIComponent as ECMAScript defines it, byte by byte.
     fn encode_uri_component(text: &str) -> String {
         text.bytes().fold(String::new(), |mut encoded, byte| {
             if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {

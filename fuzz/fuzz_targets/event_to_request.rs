@@ -1,5 +1,5 @@
-//! From the bytes of an event to the URL of its report: the user name is the one that the event holds, and the URL
-//! names that user and nothing else.
+//! From the bytes of an event to the URL of its report: the user name is the one in the event, and the URL names that user
+//! and nothing else.
 
 #![no_main]
 
@@ -11,8 +11,8 @@ use reqwest::Url;
 use rustls::RootCertStore;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use userhub_signin::config::{Config, Report};
-use userhub_signin::event::{self, Event};
+use userhub_signin::config::{Config, ReportTiming};
+use userhub_signin::event::{self, SignIn};
 use userhub_signin::userhub::Client;
 
 static CLIENT: LazyLock<Client> = LazyLock::new(|| {
@@ -21,23 +21,23 @@ static CLIENT: LazyLock<Client> = LazyLock::new(|| {
         connection_id: "conn".into(),
         base_url: "https://userhub.example/prefix".parse().unwrap(),
         extra_ca_certs: RootCertStore::empty(),
-        report: Report::BeforeResponse,
+        report: ReportTiming::BeforeResponse,
     };
     Client::new(config, true).unwrap()
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    // Lambda takes nothing but JSON.
+    // Lambda rejects everything but JSON.
     let Ok(event) = serde_json::from_slice::<&RawValue>(bytes) else { return };
     let found = event::read(event);
-    // serde_json's own reading is the judge, where it takes the event: it refuses lone surrogates and deep nesting.
+    // The result must be what serde_json reads. It rejects lone surrogates and deep nesting, so it reads fewer events.
     if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
         let name = value.get("userName").and_then(Value::as_str).filter(|name| (1..=1024).contains(&name.len()));
         let trigger = value.get("triggerSource").and_then(Value::as_str);
         let expected = name.map(|name| (name, trigger));
         assert_eq!(found.as_ref().ok().map(|found| (found.user_name.as_str(), found.trigger_source.as_deref())), expected);
     }
-    let Ok(Event { user_name: name, .. }) = found else { return };
+    let Ok(SignIn { user_name: name, .. }) = found else { return };
 
     let url: Url = CLIENT.event_url(&name).parse().unwrap();
     assert_eq!((url.scheme(), url.host_str(), url.port()), ("https", Some("userhub.example"), None));

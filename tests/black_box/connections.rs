@@ -1,11 +1,11 @@
-//! Connections that are kept between sign-ins, and what becomes of them.
+//! Connections that are kept between sign-ins.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{EVENT, Function, Settings, Step, UserHub, answer, send};
+use harness::{EVENT, Function, Settings, Step, UserHub, answer, send};
 
 /// Long enough for the function to notice what UserHub did to an idle connection.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -65,10 +65,10 @@ fn tries_once_more_when_a_kept_connection_breaks_on_use() {
     }
 }
 
-/// A connection that has gone silent: its other end takes no more bytes, as behind a gateway that forgot it.
+/// The other end of the connection accepts no more bytes, as behind a gateway that forgot it.
 #[cfg(target_os = "linux")]
 #[test]
-fn tries_once_more_when_a_connection_has_gone_silent() {
+fn tries_once_more_when_a_connection_is_silently_dead() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     socket2::SockRef::from(&listener).set_recv_buffer_size(1).unwrap(); // the kernel makes it some 2 kB
     let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -79,14 +79,14 @@ fn tries_once_more_when_a_connection_has_gone_silent() {
         let mut chunk = [0; 4096];
         while !request.ends_with(br#"{"type":"SIGNIN"}"#) {
             let count = stream.read(&mut chunk).unwrap();
-            assert_ne!(count, 0, "the function hung up");
+            assert_ne!(count, 0, "the function closed the connection");
             request.extend_from_slice(&chunk[..count]);
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
         drop(silent);
     });
     let function = Settings::for_base_url(&base_url).start();
-    // A request of 3 kB is more than the silent end takes.
+    // A request of 3 kB is more than the silent end accepts.
     let event = format!(r#"{{"userName":"{}"}}"#, "/".repeat(1024));
     let sign_in = function.sign_in(event.as_bytes());
     sign_in.assert_reported(200);

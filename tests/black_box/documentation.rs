@@ -1,27 +1,40 @@
-//! The README's tables, held to what the function does.
+//! The documentation, compared with what the function does.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::support::{EVENT, Function, Settings, Step, UserHub, answer, unused_base_url};
+use harness::{EVENT, Function, Settings, Step, UserHub, answer, repository, unused_base_url};
+use userhub_signin::config::VARIABLES;
+use userhub_signin::error::Error;
 
-/// The names in the first column of the README's table under a heading.
-fn documented(heading: &str) -> BTreeSet<String> {
-    let readme = read("README.md");
-    let section = readme.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading:?}")).1;
+/// The most words that README.md may have.
+const README_WORDS_MAX: usize = 1500;
+
+/// The names in the first column of the table under a heading.
+fn documented(page: &str, heading: &str) -> BTreeSet<String> {
+    let text = read(page);
+    let section = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading:?} in {page}")).1;
     let names: BTreeSet<_> = section
         .lines()
         .skip_while(|line| !line.starts_with('|'))
         .take_while(|line| line.starts_with('|'))
         .filter_map(|row| Some(row.strip_prefix("| `")?.split_once('`')?.0.to_owned()))
         .collect();
-    assert!(!names.is_empty(), "no table under {heading:?}");
+    assert!(!names.is_empty(), "no table under {heading:?} in {page}");
     names
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn names<const N: usize>(names: [&str; N]) -> impl Iterator<Item = String> {
+    names.into_iter().map(ToOwned::to_owned)
 }
 
 /// One real line of every kind, and the fields in them.
 #[test]
-fn readme_lists_the_fields_and_error_kinds_of_real_lines() {
+fn lists_the_fields_and_error_kinds_of_real_lines() {
     let mut lines = Vec::new();
     for reply in [
         answer(200, "{}"),
@@ -45,27 +58,13 @@ fn readme_lists_the_fields_and_error_kinds_of_real_lines() {
     lines.push(Settings::for_base_url("").unset("USERHUB_ADMIN_KEY").start().sign_in(EVENT).fields());
 
     let fields: BTreeSet<_> = lines.iter().flat_map(|fields| fields.keys().cloned()).collect();
-    assert_eq!(documented("### Fields"), fields);
+    assert_eq!(documented("docs/operate.md", "## Log fields"), fields);
 
     let mut kinds: BTreeSet<_> =
         lines.iter().filter_map(|fields| Some(fields.get("error_kind")?.as_str()?.to_owned())).collect();
-    kinds.insert("panic".to_owned()); // seen in the test of panics
-    assert_eq!(documented("### Kinds of errors"), kinds);
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
-}
-
-/// The environment variables that the function itself reads.
-fn variables() -> BTreeSet<String> {
-    let names: BTreeSet<_> = read("src/config.rs")
-        .split('"')
-        .filter(|text| text.contains('_') && text.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
-        .map(ToOwned::to_owned)
-        .collect();
-    assert_eq!(names.len(), 5);
-    names
+    kinds.insert("panic".to_owned()); // another test has its line
+    assert_eq!(names(Error::KINDS).collect::<BTreeSet<_>>(), kinds);
+    assert_eq!(documented("docs/operate.md", "## Error kinds"), kinds);
 }
 
 /// The keys at an indentation in the part of the template between two lines.
@@ -80,34 +79,75 @@ fn template_keys(from: &str, to: &str, indentation: usize) -> BTreeSet<String> {
 }
 
 #[test]
-fn readme_lists_the_settings_that_the_function_reads() {
-    let logging = ["AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL", "RUST_LOG"].map(ToOwned::to_owned);
-    assert_eq!(documented("## Settings"), variables().into_iter().chain(logging).collect());
+fn lists_the_settings_that_the_function_reads() {
+    let logging = names(["AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL", "RUST_LOG"]);
+    assert_eq!(documented("README.md", "## Settings"), names(VARIABLES).chain(logging).collect());
 }
 
-/// `USERHUB_ADMIN_KEY`, `admin_key`, `AdminKey`: variable, field and parameter.
+/// `USERHUB_ADMIN_KEY` is the parameter `AdminKey`. That it is the field `admin_key`, a test in config.rs checks.
 #[test]
-fn a_setting_has_one_name_everywhere() {
-    let (config, template, readme) = (read("src/config.rs"), read("template.yaml"), read("README.md"));
-    let environment = template_keys("\n        Variables:\n", "\n\n", 10);
-    assert_eq!(environment, variables());
+fn a_setting_has_the_same_name_everywhere() {
+    let (template, readme) = (read("template.yaml"), read("README.md"));
+    assert_eq!(template_keys("\n        Variables:\n", "\n\n", 10), names(VARIABLES).collect());
     let mut parameters = BTreeSet::from(["LogLevel".to_owned()]);
-    for variable in variables() {
+    for variable in VARIABLES {
         let name = variable.strip_prefix("USERHUB_").or_else(|| variable.strip_prefix("AMAZON_COGNITO_")).unwrap();
-        let field = name.to_lowercase();
-        let before_field = config.split_once(&format!("\n    pub {field}: ")).unwrap_or_else(|| panic!("{field}")).0;
-        let doc_comment = before_field.rsplit_once("pub ").unwrap().1;
-        assert!(doc_comment.contains(&format!("`{variable}`")), "{field}: {doc_comment}");
-
         let parameter: String =
-            field.split('_').flat_map(|word| [word[..1].to_uppercase(), word[1..].to_owned()]).collect();
+            name.split('_').flat_map(|word| [word[..1].to_owned(), word[1..].to_lowercase()]).collect();
         let value = template.split_once(&format!("\n          {variable}: ")).unwrap().1;
         let value: Vec<_> =
             value.lines().enumerate().take_while(|(i, line)| *i == 0 || line.starts_with("            ")).collect();
         assert!(value.iter().any(|(_, line)| line.contains(&format!("!Ref {parameter}"))), "{parameter}: {value:?}");
-        assert!(readme.contains(&format!("\n| `{variable}` | `{parameter}` | ")), "{variable} in the README");
+        assert!(readme.contains(&format!("\n| `{variable}` | `{parameter}` | ")), "{variable} in README.md");
         parameters.insert(parameter);
     }
-    parameters.extend(documented("### Other parameters of the template"));
+    parameters.extend(documented("docs/deploy.md", "## Other parameters"));
     assert_eq!(parameters, template_keys("\nParameters:\n", "\nMetadata:\n", 2));
+}
+
+#[test]
+fn the_readme_is_short() {
+    let words = read("README.md").split_whitespace().count();
+    assert!(words <= README_WORDS_MAX, "{words} words");
+}
+
+/// README.md, and the pages in the folders that hold some.
+fn pages() -> Vec<PathBuf> {
+    let folders = ["", "docs", "benches"].map(repository);
+    let files = folders.iter().flat_map(|folder| folder.read_dir().unwrap().map(|file| file.unwrap().path()));
+    let pages: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
+    assert!(pages.len() > 5, "{pages:?}");
+    pages
+}
+
+/// The targets of the links in a page, those to other sites left out.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+    targets.filter(|target| !target.contains("://"))
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter_map(|line| Some(line.strip_prefix('#')?.trim_start_matches('#').trim()));
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    headings.map(|heading| heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+#[test]
+fn every_link_within_the_repository_resolves() {
+    let mut count = 0;
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in links(&text) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap_or(Path::new("")).join(file) };
+            assert!(target.exists(), "{link} in {}", page.display());
+            if !anchor.is_empty() {
+                let found = anchors(&std::fs::read_to_string(&target).unwrap());
+                assert!(found.contains(anchor), "{link} in {}: {found:?}", page.display());
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 10, "{count} links");
 }

@@ -1,4 +1,4 @@
-//! Everything Cognito may send, and more.
+//! Every event that Cognito may send, and others.
 
 use aws_lambda_events::cognito::{
     CognitoEventUserPoolsPostAuthentication as PostAuthentication,
@@ -6,7 +6,7 @@ use aws_lambda_events::cognito::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{EVENT, Function, UserHub, sample_events};
+use harness::{EVENT, Function, UserHub, sample_events};
 
 #[test]
 fn reports_every_sample_event() {
@@ -27,7 +27,7 @@ fn reports_every_sample_event() {
 }
 
 #[test]
-fn reports_every_trigger_as_what_it_is() {
+fn reports_each_trigger_with_its_event_type() {
     let userhub = UserHub::start();
     let function = Function::reporting_to(&userhub);
     for (trigger_source, event_type) in [
@@ -56,16 +56,16 @@ fn sample_events_follow_the_published_schema() {
             _ => serde_json::from_slice::<PostAuthentication>(&event).and_then(serde_json::to_value),
         };
         if matches!(name.as_str(), "minimal" | "console-test") {
-            assert!(written.is_err(), "{name} is there because the types refuse it");
+            assert!(written.is_err(), "{name} is a sample because the types reject it");
             continue;
         }
         let mut written = written.unwrap_or_else(|error| panic!("{name}: {error}"));
         let event: Value = serde_json::from_slice(&event).unwrap();
         if event["request"].get("clientMetadata").is_none() {
-            // The types write an empty object for what Cognito left out.
+            // The types add an empty object that Cognito left out.
             assert_eq!(written["request"].as_object_mut().unwrap().remove("clientMetadata"), Some(json!({})));
         }
-        assert_eq!(written, event, "{name} holds something that the schema does not know");
+        assert_eq!(written, event, "{name} contains something that is not in the schema");
     }
 }
 
@@ -96,7 +96,7 @@ fn reports_events_built_from_the_published_types() {
 }
 
 #[test]
-fn reports_whatever_else_the_event_holds_or_lacks() {
+fn ignores_everything_else_in_the_event() {
     let userhub = UserHub::start();
     let function = Function::reporting_to(&userhub);
     let nested = format!(r#"{{"a":{}1{},"userName":"sample"}}"#, "[".repeat(100_000), "]".repeat(100_000));
@@ -120,7 +120,7 @@ fn reports_whatever_else_the_event_holds_or_lacks() {
 }
 
 #[test]
-fn passes_back_an_event_without_a_user() {
+fn returns_an_event_without_a_user_name() {
     let userhub = UserHub::start(); // fails the test if it gets a request
     let function = Function::reporting_to(&userhub);
     let long = format!(r#"{{"userName":"{}"}}"#, "x".repeat(1025));
@@ -144,7 +144,7 @@ fn passes_back_an_event_without_a_user() {
     ] {
         assert_eq!(function.sign_in(event.as_bytes()).assert_not_reported("event", None), error, "{event}");
     }
-    // None of them has harmed the function.
+    // The function still works.
     function.sign_in(EVENT).assert_reported(200);
     userhub.only_report();
 }

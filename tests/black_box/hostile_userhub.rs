@@ -1,15 +1,16 @@
-//! Answers of a UserHub, or of somebody in its place, that means harm: each leaves the function as it was.
+//! Hostile answers, from UserHub or from an impostor. The function works after each of them.
 
 use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{EVENT, Function, Reply, Settings, SignIn, Step, UserHub, answer, send};
+use harness::{EVENT, Function, Reply, Settings, SignIn, Step, UserHub, answer, send};
 
-/// More memory than any answer may cost, in KiB. A body is read up to 16 KiB, a head up to some 400 KiB.
+/// Limit of the memory that one answer may take, in KiB. The function reads up to 16 KiB of a body, and hyper reads up to
+/// some 400 KiB of a head.
 const MEMORY_MAX: u64 = 2048;
 
-/// One sign-in that is answered with `reply`, between two that are answered as they should be.
+/// One sign-in that is answered with `reply`, between two that are answered normally.
 #[track_caller]
 fn survive(reply: Reply) -> SignIn {
     let userhub = UserHub::start();
@@ -24,7 +25,7 @@ fn survive(reply: Reply) -> SignIn {
     let more = function.status_kib("VmHWM") - memory;
     assert!(more < MEMORY_MAX, "{more} KiB for {}", sign_in.line);
 
-    thread::sleep(Duration::from_millis(50)); // for what comes behind the answer
+    thread::sleep(Duration::from_millis(50)); // for what follows the answer
     userhub.reply_with([answer(200, "{}")]);
     userhub.reports();
     function.sign_in(EVENT).assert_reported(200);
@@ -39,7 +40,7 @@ fn assert_malformed(bytes: impl Into<Vec<u8>>) {
 }
 
 #[test]
-fn malformed_status_lines() {
+fn rejects_malformed_status_lines() {
     for line in [
         "HTTP/1.1 20 OK",
         "HTTP/1.1 2000 OK",
@@ -62,7 +63,7 @@ fn malformed_status_lines() {
 }
 
 #[test]
-fn malformed_headers() {
+fn rejects_malformed_headers() {
     for header in [
         "No-Colon",
         ": no name",
@@ -88,9 +89,9 @@ fn malformed_headers() {
     assert_malformed("HTTP/1.1 200 OK\r\nX: FORGED\r".repeat(20_000));
 }
 
-/// What is odd but clear enough: the status has come, and UserHub has the report.
+/// The status is readable, so UserHub has the report, whatever follows.
 #[test]
-fn odd_but_clear_answers() {
+fn accepts_unusual_answers_with_a_readable_status() {
     for rest in [
         "Content-Length: 5\r\n\r\n",
         "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
@@ -120,7 +121,7 @@ fn odd_but_clear_answers() {
 }
 
 #[test]
-fn floods() {
+fn survives_floods() {
     for flood in [
         "HTTP/1.1 100 Continue\r\n\r\n".repeat(1000),
         "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(1000),
@@ -137,7 +138,7 @@ fn floods() {
 }
 
 #[test]
-fn hostile_error_bodies() {
+fn survives_hostile_error_bodies() {
     let nested = "[".repeat(16_000);
     let deep_code = format!(r#"{{"code": {nested}"#);
     let many = format!(r#"{{{}"code":"NOT_FOUND"}}"#, r#""code":"FORGED_CODE_","#.repeat(100));
@@ -154,9 +155,9 @@ fn hostile_error_bodies() {
     }
 }
 
-/// A bomb needs somebody who unpacks it: what is called compressed is read as it is.
+/// So a decompression bomb cannot work.
 #[test]
-fn nothing_is_decompressed() {
+fn does_not_decompress() {
     for encoding in ["gzip", "deflate", "br", "zstd"] {
         let body = r#"{"code":"NOT_FOUND"}"#;
         let head = format!("HTTP/1.1 404 Not Found\r\nContent-Encoding: {encoding}\r\nContent-Length: {}", body.len());
@@ -165,9 +166,9 @@ fn nothing_is_decompressed() {
     }
 }
 
-/// The stand-in refuses a request with any other header than the documented ones.
+/// The stand-in rejects a request with any header that is not documented.
 #[test]
-fn nothing_that_an_answer_asks_for_changes_the_next_request() {
+fn no_header_of_an_answer_changes_the_next_request() {
     let headers = [
         "Set-Cookie: session=FORGED; Path=/",
         "Alt-Svc: h3=\":443\"; ma=86400",
@@ -184,9 +185,9 @@ fn nothing_that_an_answer_asks_for_changes_the_next_request() {
     }
 }
 
-/// An answer that nobody asked for must not become that of the next sign-in.
+/// A second answer must not be taken as the answer to the next sign-in.
 #[test]
-fn an_answer_sent_in_advance_is_not_taken() {
+fn ignores_an_answer_sent_in_advance() {
     let forged = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
     let honest = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
     for reply in [
@@ -198,12 +199,12 @@ fn an_answer_sent_in_advance_is_not_taken() {
     }
 }
 
-/// A server that does the same to every connection, before it has read anything but the start of a `ClientHello`.
+/// One sign-in at a server that sends `reply` on every connection and reads nothing.
 #[track_caller]
 fn survive_tls(reply: Reply) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let function = Settings::for_base_url(&format!("https://{}", listener.local_addr().unwrap())).start();
-    function.sign_in(b"{}"); // so that everything but the report has had its memory
+    function.sign_in(b"{}"); // so that everything except the report has allocated its memory
     let memory = function.status_kib("VmHWM");
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -235,7 +236,7 @@ const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 
 #[test]
-fn hostile_tls_servers() {
+fn survives_hostile_tls_servers() {
     let [ssl3, tls10, tls11, tls12] = [0x0300, 0x0301, 0x0302, 0x0303];
     let ecdhe = 0xc02f; // TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
     let mut downgraded = [7; 32];
@@ -244,14 +245,14 @@ fn hostile_tls_servers() {
         ("SSL 3", server_hello(ssl3, [7; 32], ecdhe, 0)),
         ("TLS 1.0", server_hello(tls10, [7; 32], ecdhe, 0)),
         ("TLS 1.1", server_hello(tls11, [7; 32], ecdhe, 0)),
-        ("TLS 1.2 in place of the 1.3 that both know", server_hello(tls12, downgraded, ecdhe, 0)),
+        ("TLS 1.2 although both support 1.3", server_hello(tls12, downgraded, ecdhe, 0)),
         ("a cipher without forward secrecy", server_hello(tls12, [7; 32], 0x002f, 0)),
         ("no cipher at all", server_hello(tls12, [7; 32], 0x0000, 0)),
         ("compression", server_hello(tls12, [7; 32], ecdhe, 1)),
-        ("a wish for another handshake", record(HANDSHAKE, tls12, &[0, 0, 0, 0])),
+        ("a request for another handshake", record(HANDSHAKE, tls12, &[0, 0, 0, 0])),
         ("a fatal alert", record(ALERT, tls12, &[2, 40])),
-        ("an alert that does not exist", record(ALERT, tls12, &[9, 255])),
-        ("a record of a kind that does not exist", record(99, tls12, b"FORGED")),
+        ("an unknown alert", record(ALERT, tls12, &[9, 255])),
+        ("a record of an unknown type", record(99, tls12, b"FORGED")),
         ("a record longer than allowed", vec![HANDSHAKE, 3, 3, 0xff, 0xff, 2, 0, 0, 0]),
         ("a message of 16 MB", record(HANDSHAKE, tls12, &[2, 0xff, 0xff, 0xff, 3, 3])),
         ("data before the handshake", record(23, tls12, b"HTTP/1.1 200 OK\r\n\r\n")),

@@ -1,8 +1,8 @@
-//! The log lines, as Lambda's settings ask for them.
+//! Log lines, in the format and from the level that Lambda's settings ask for.
 
 use std::time::Duration;
 
-use crate::support::{EVENT, Function, Settings, Step, UserHub, answer};
+use harness::{EVENT, Function, Settings, Step, UserHub, answer};
 
 #[test]
 fn logs_flat_json() {
@@ -77,7 +77,7 @@ fn logs_from_the_level_that_lambda_sets() {
 }
 
 #[test]
-fn warns_about_a_level_that_does_not_exist() {
+fn warns_about_an_unknown_level() {
     for variable in ["AWS_LAMBDA_LOG_LEVEL", "RUST_LOG"] {
         let userhub = UserHub::start();
         let function = Settings::for_base_url(&userhub.base_url()).set(variable, "value=loud").start();
@@ -97,7 +97,7 @@ fn logs_nothing_of_the_event_at_any_level() {
         let userhub = UserHub::replying([answer(200, "{}"), answer(404, r#"{"code":"NOT_FOUND"}"#)]);
         let function = Settings::for_base_url(&userhub.base_url()).set(variable, value).start();
         for _ in 0..2 {
-            function.sign_in(EVENT); // which looks for the user name and the key
+            function.sign_in(EVENT); // checks the log for the user name and the key
         }
         assert_eq!(userhub.reports().len(), 2);
         let printed = function.end().concat();
@@ -108,7 +108,7 @@ fn logs_nothing_of_the_event_at_any_level() {
 }
 
 #[test]
-fn a_line_stays_one_line_whatever_userhub_says() {
+fn a_line_stays_one_line_whatever_userhub_sends() {
     let reason = format!("HTTP/1.1 \u{1b}[31m{}\n{{\"level\":\"INFO\"}}\r\n\r\n", "x".repeat(500));
     for format in ["JSON", "Text"] {
         let userhub = UserHub::replying([vec![Step::Send(reason.clone().into_bytes()), Step::Hang]]);

@@ -1,7 +1,7 @@
-//! The shipped binary from outside, between a local Lambda Runtime API and a strict stand-in for UserHub. Every sign-in
-//! in here is held to the promise by [`support::Function::sign_in`]: its own bytes come back in time, with one log line.
+//! Tests the binary from outside, between a local Lambda Runtime API and a strict stand-in for UserHub.
+//! [`harness::Function::sign_in`] checks the promise at every sign-in: the same bytes come back in time, with one log line.
 
-#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod after_response;
 mod answers;
@@ -19,5 +19,4 @@ mod properties;
 mod secrets;
 mod settings;
 mod stand_in;
-mod support;
 mod tls;

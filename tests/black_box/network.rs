@@ -1,15 +1,15 @@
-//! Networks that fail between two sign-ins, also while Lambda keeps the function frozen (SIGSTOP stands for that).
+//! Networks that fail between two sign-ins, also while Lambda keeps the function frozen (SIGSTOP simulates that).
 
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{EVENT, Function, SignIn, Step, UserHub, answer};
+use harness::{EVENT, Function, SignIn, Step, UserHub, answer, reserve};
 
 /// Longer than a packet on loopback takes.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A sign-in that must be reported exactly once, on the connection of that number.
+/// Checks that a sign-in was reported exactly once, on this connection.
 #[track_caller]
 fn assert_reported_on(connection: usize, userhub: &UserHub, sign_in: &SignIn) {
     sign_in.assert_reported(200);
@@ -31,7 +31,7 @@ fn reports_after_userhub_closed_or_reset_the_connection_of_a_frozen_function() {
 }
 
 #[test]
-fn reports_on_the_same_connection_after_a_freeze_that_nothing_happened_in() {
+fn keeps_its_connection_through_a_freeze() {
     let userhub = UserHub::start();
     let function = Function::reporting_to(&userhub);
     function.sign_in(EVENT).assert_reported(200);
@@ -46,17 +46,16 @@ fn reports_on_the_same_connection_after_a_freeze_that_nothing_happened_in() {
 #[cfg(target_os = "linux")]
 #[test]
 fn reports_again_when_userhub_is_back() {
-    // An address that nothing else on this machine uses, for the port is freed and taken again.
-    let listener = TcpListener::bind("127.7.0.1:8080").unwrap();
-    let userhub = UserHub::listen(listener, vec![answer(200, "{}")], None);
+    // An address that nothing else on this machine uses, because UserHub stops listening at its port for a while.
+    let userhub = UserHub::listen(reserve(Ipv4Addr::new(127, 7, 0, 1)), [answer(200, "{}")]);
     let function = Function::reporting_to(&userhub);
     assert_reported_on(0, &userhub, &function.sign_in(EVENT));
-    userhub.refuse(true);
+    userhub.refuse_connections(true);
     for _ in 0..2 {
         let error = function.sign_in(EVENT).assert_not_reported("connect", None);
         assert!(error.contains("Connection refused"), "{error}");
     }
-    userhub.refuse(false);
+    userhub.refuse_connections(false);
     for _ in 0..2 {
         assert_reported_on(1, &userhub, &function.sign_in(EVENT));
     }
@@ -67,15 +66,15 @@ mod namespace {
     use std::env;
     use std::fs;
     use std::io::{self, Write};
-    use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+    use std::net::{SocketAddr, TcpListener, UdpSocket};
     use std::path::Path;
     use std::process::Command;
 
     use super::*;
-    use crate::support::Settings;
+    use harness::Settings;
 
-    /// Runs the rest of the test of that name in namespaces of its own, where it may break the network and the files in
-    /// `/etc`. Skips it, and says so, where the system allows no such namespaces; not under CI.
+    /// Runs the rest of the test of that name in its own namespaces, where it may break the network and change files in
+    /// `/etc`. If the system allows no namespaces, it skips the test and says so. In CI it fails instead.
     #[track_caller]
     fn in_namespace(test: &str, rest: impl FnOnce()) {
         if env::var_os("IN_NAMESPACE").is_some() {
@@ -91,10 +90,10 @@ mod namespace {
         if !probe.as_ref().is_ok_and(|probe| probe.status.success()) {
             let why =
                 probe.map_or_else(|error| error.to_string(), |it| String::from_utf8_lossy(&it.stderr).into_owned());
-            // Not eprintln, which the test runner keeps to itself.
+            // Not eprintln, which the test runner hides.
             let message = format!("SKIPPED {test}: no namespaces with ip and iptables: {}\n", why.trim());
             io::stderr().write_all(message.as_bytes()).unwrap();
-            assert!(env::var_os("CI").is_none(), "under CI nothing is skipped");
+            assert!(env::var_os("CI").is_none(), "in CI nothing is skipped");
             return;
         }
         let name = format!("network::namespace::{test}");
@@ -112,14 +111,14 @@ mod namespace {
         assert!(status.success(), "{command}");
     }
 
-    /// From now on nothing that either end of the connection sends arrives, and neither is told.
+    /// Drops everything that either end of the connection sends from now on.
     fn silence(function_end: SocketAddr) {
         for end in ["sport", "dport"] {
             run(&format!("iptables -A INPUT -p tcp --{end} {} -j DROP", function_end.port()));
         }
     }
 
-    /// `frozen`: whether the connection dies, and the next event arrives, while the function is frozen.
+    /// `frozen`: the connection dies and the next event arrives while the function is frozen.
     fn a_silently_dead_connection(frozen: bool) {
         let userhub = UserHub::start();
         let function = Function::reporting_to(&userhub);
@@ -138,7 +137,7 @@ mod namespace {
 
             let next = function.sign_in(EVENT);
             assert_reported_on(connection, &userhub, &next);
-            assert!(next.elapsed < Duration::from_millis(300), "a second search for a dead one: {:?}", next.elapsed);
+            assert!(next.elapsed < Duration::from_millis(450), "looked for a dead one again: {:?}", next.elapsed);
         }
     }
 
@@ -152,7 +151,7 @@ mod namespace {
         in_namespace("reports_when_a_connection_died_silently_during_a_freeze", || a_silently_dead_connection(true));
     }
 
-    /// Puts a file of our own in the place of one in `/etc`, in this namespace only. Where it is, to change it later.
+    /// Replaces a file in `/etc`, in this namespace only. Returns the path of the replacement.
     fn replace(file: &str, text: &str) -> std::path::PathBuf {
         let ours = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file.replace('/', "-"));
         fs::write(&ours, text).unwrap();
@@ -167,7 +166,7 @@ mod namespace {
             let listener = TcpListener::bind((old, 0)).unwrap();
             let port = listener.local_addr().unwrap().port();
             let [at_old, at_new] = [listener, TcpListener::bind((new, port)).unwrap()]
-                .map(|listener| UserHub::listen(listener, vec![answer(200, "{}")], None));
+                .map(|listener| UserHub::listen(listener, [answer(200, "{}")]));
             let hosts = replace("/etc/hosts", &format!("{old} localhost\n"));
 
             let function = Settings::for_base_url(&format!("http://localhost:{port}")).start();
@@ -176,6 +175,25 @@ mod namespace {
             run(&format!("iptables -A INPUT -d {old} -j DROP"));
             assert_reported_on(0, &at_new, &function.sign_in(EVENT));
             assert_reported_on(0, &at_new, &function.sign_in(EVENT));
+        });
+    }
+
+    #[test]
+    fn names_a_host_that_the_name_server_does_not_know() {
+        in_namespace("names_a_host_that_the_name_server_does_not_know", || {
+            let name_server = UdpSocket::bind("127.0.0.1:53").unwrap();
+            replace("/etc/resolv.conf", "nameserver 127.0.0.1\n");
+            thread::spawn(move || {
+                let mut message = [0; 512];
+                loop {
+                    let (length, client) = name_server.recv_from(&mut message).unwrap();
+                    message[2..4].copy_from_slice(&[0x81, 0x83]); // a response: no such name (RFC 1035, section 4.1.1)
+                    name_server.send_to(&message[..length], client).unwrap();
+                }
+            });
+            let function = Settings::for_base_url("https://userhub.example").start();
+            let error = function.sign_in(EVENT).assert_not_reported("connect", None);
+            assert!(error.starts_with("could not reach UserHub: failed to lookup address"), "{error}");
         });
     }
 
@@ -190,7 +208,7 @@ mod namespace {
             }
             let mut query = [0; 512];
             let length = name_server.recv(&mut query).unwrap();
-            assert!(String::from_utf8_lossy(&query[..length]).contains("userhub"), "it was asked for something else");
+            assert!(String::from_utf8_lossy(&query[..length]).contains("userhub"), "it was asked for another name");
         });
     }
 }

@@ -1,8 +1,8 @@
-//! The process around the promise: started by hand, panicking, with nowhere to log.
+//! The function's process: started by hand, panicking, without a log.
 
 use std::process::Command;
 
-use crate::support::{EVENT, Settings, UserHub, binary};
+use harness::{EVENT, Settings, UserHub, binary};
 
 #[test]
 fn says_what_it_is_when_started_by_hand() {
@@ -19,8 +19,8 @@ fn says_what_it_is_when_started_by_hand() {
     }
 }
 
-/// Looking up a name takes a thread, and tokio panics where it gets none: a real panic in the middle of a report. It
-/// ends the process, and with it the sign-in, in a binary that was built with `panic = "abort"`.
+/// A name look-up needs a thread, and tokio panics if it gets none: a real panic in the middle of a report. In a binary
+/// built with `panic = "abort"` it ends the process, and the sign-in fails.
 #[cfg(target_os = "linux")]
 #[test]
 fn returns_the_event_when_the_report_panics() {
@@ -39,7 +39,7 @@ fn returns_the_event_when_the_report_panics() {
         .and_then(|pages| pages.parse().ok())
         .unwrap();
     let used = pages * rustix::param::page_size() as u64;
-    limit(Rlimit { current: Some(used + (1 << 20)), ..unlimited }); // a thread's stack takes two MiB
+    limit(Rlimit { current: Some(used + (1 << 20)), ..unlimited }); // a thread's stack takes 2 MiB
     for _ in 0..2 {
         function.sign_in(EVENT).assert_not_reported("panic", None);
     }
@@ -50,10 +50,12 @@ fn returns_the_event_when_the_report_panics() {
     userhub.only_report();
 }
 
+/// An open pipe that nobody reads would block the function after some 500 lines. Lambda always reads: it has to, to send
+/// the lines to CloudWatch.
 #[test]
-fn returns_the_event_when_nobody_reads_the_log() {
+fn returns_the_event_when_the_log_pipe_is_closed() {
     let userhub = UserHub::start();
-    let function = Settings::for_base_url(&userhub.base_url()).start_unheard();
+    let function = Settings::for_base_url(&userhub.base_url()).with_closed_log().start();
     for _ in 0..3 {
         function.return_event(EVENT);
         userhub.only_report();

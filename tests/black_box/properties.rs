@@ -1,4 +1,4 @@
-//! Events made up by chance. Each goes through the binary, and comes back, as every event in these tests does.
+//! Random events. Each one goes through the binary and must come back, like every event in these tests.
 
 use aws_lambda_events::cognito::CognitoEventUserPoolsPostAuthentication as PostAuthentication;
 use proptest::collection::{hash_map, vec};
@@ -7,14 +7,14 @@ use proptest::string::string_regex;
 use proptest::test_runner::{TestError, TestRunner};
 use serde_json::Value;
 
-use crate::support::{Function, UserHub, sample_events};
+use harness::{Function, UserHub, sample_events};
 
-/// How many events each property is tried with.
+/// How many events each property is checked with.
 const EVENTS: u32 = 500;
 
-/// Tries the property with one function and one UserHub for all events.
+/// Checks the property for random events, with one function and one UserHub for all of them.
 #[track_caller]
-fn hold<S: Strategy>(events: S, property: impl Fn(&Function, &UserHub, S::Value))
+fn check<S: Strategy>(events: S, property: impl Fn(&Function, &UserHub, S::Value))
 where
     S::Value: Clone,
 {
@@ -43,11 +43,11 @@ fn user_name() -> impl Strategy<Value = String> {
     .prop_map(String::from_iter)
 }
 
-/// A JSON string, with every kind of escape, lone surrogates included.
+/// A JSON string with every kind of escape, including lone surrogates.
 fn json_string() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => any::<char>().prop_map(|c| serde_json::to_string(&c).unwrap().trim_matches('"').to_owned())
-            .prop_filter("a quotation mark loses its quotation marks", |text| text != "\\"),
+            .prop_filter("trimming a quotation mark leaves a backslash", |text| text != "\\"),
         1 => string_regex(r"\\u[0-9a-fA-F]{4}").unwrap(),
         1 => string_regex(r"\\u[dD][89a-fA-F][0-9a-f]{2}").unwrap(),
         1 => string_regex(r#"\\["\\/bfnrt]"#).unwrap(),
@@ -59,7 +59,7 @@ fn space() -> impl Strategy<Value = String> {
     string_regex("[ \t\r\n]{0,2}").unwrap()
 }
 
-/// Any JSON value as text, with keys that come twice, numbers that no machine holds, and white space.
+/// Any JSON value as text, with duplicate keys, numbers out of range, and white space.
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         string_regex("null|true|false").unwrap(),
@@ -77,7 +77,7 @@ fn json() -> impl Strategy<Value = String> {
     })
 }
 
-/// Text as a JSON string in which any UTF-16 unit may be written as an escape.
+/// Text as a JSON string in which `which` selects the characters that are escaped.
 fn escaped(text: &str, which: &[bool]) -> String {
     let pieces = text.chars().zip(which.iter().cycle()).map(|(c, escape)| {
         let mut units = [0; 2];
@@ -92,7 +92,7 @@ fn escaped(text: &str, which: &[bool]) -> String {
 #[test]
 fn any_user_name_arrives() {
     let attributes = hash_map(".{0,20}", ".{0,40}", 0..5);
-    hold((user_name(), attributes, any::<bool>()), |function, userhub, (name, attributes, flag)| {
+    check((user_name(), attributes, any::<bool>()), |function, userhub, (name, attributes, flag)| {
         let mut event = PostAuthentication::default();
         event.cognito_event_user_pools_header.user_name = Some(name.clone());
         event.request.user_attributes = attributes;
@@ -106,7 +106,7 @@ fn any_user_name_arrives() {
 fn a_user_name_is_found_among_anything() {
     let other = || vec((json_string(), json()), 0..5);
     let events = (other(), user_name(), vec(any::<bool>(), 1..9), other());
-    hold(events, |function, userhub, (before, name, escapes, after)| {
+    check(events, |function, userhub, (before, name, escapes, after)| {
         let members = before.into_iter().chain([("\"userName\"".to_owned(), escaped(&name, &escapes))]).chain(after);
         let members: Vec<_> = members.map(|(key, value)| format!("{key}:{value}")).collect();
         function.sign_in(format!("{{{}}}", members.join(",")).as_bytes()).assert_reported(200);
@@ -114,7 +114,7 @@ fn a_user_name_is_found_among_anything() {
     });
 }
 
-/// Whatever it is, it comes back, and the log line and UserHub agree about what became of it.
+/// The event comes back, and the log line agrees with what UserHub received.
 #[track_caller]
 fn pass_through(function: &Function, userhub: &UserHub, event: &[u8]) {
     let fields = function.sign_in(event).fields();
@@ -128,7 +128,7 @@ fn pass_through(function: &Function, userhub: &UserHub, event: &[u8]) {
 
 #[test]
 fn any_json_comes_back() {
-    hold(json(), |function, userhub, event| pass_through(function, userhub, event.trim_ascii().as_bytes()));
+    check(json(), |function, userhub, event| pass_through(function, userhub, event.trim_ascii().as_bytes()));
 }
 
 /// Real events with some bytes put in, taken out or changed, so far as they are JSON, without which Lambda takes none.
@@ -145,13 +145,13 @@ fn broken_events_come_back() {
             serde_json::from_slice::<&serde_json::value::RawValue>(&event).ok()?;
             Some(event.trim_ascii().to_vec())
         });
-    hold(events, |function, userhub, event| pass_through(function, userhub, &event));
+    check(events, |function, userhub, event| pass_through(function, userhub, &event));
 }
 
 #[test]
 fn deep_events_come_back() {
     let level = proptest::sample::select(vec![("[", "]"), ("{\"a\":", "}"), ("[null,", "]")]);
-    hold((vec(level, 1..20), 1_usize..5000, any::<bool>()), |function, userhub, (levels, times, named)| {
+    check((vec(level, 1..20), 1_usize..5000, any::<bool>()), |function, userhub, (levels, times, named)| {
         let open: String = levels.iter().map(|level| level.0).collect();
         let close: String = levels.iter().rev().map(|level| level.1).collect();
         let name = if named { r#""userName":"sample","# } else { "" };

@@ -3,9 +3,9 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use crate::support::{ADMIN_KEY, EVENT, Function, UserHub, answer};
+use harness::{ADMIN_KEY, EVENT, Function, UserHub, answer};
 
-/// How often the key is in the memory of a running function.
+/// How often the key occurs in the memory of a running function.
 fn copies_in_memory(function: &Function) -> usize {
     let maps = fs::read_to_string(format!("/proc/{}/maps", function.id())).unwrap();
     let memory = File::open(format!("/proc/{}/mem", function.id())).unwrap();
@@ -21,10 +21,10 @@ fn copies_in_memory(function: &Function) -> usize {
         .sum()
 }
 
-/// Three copies stay for as long as the process lives: its environment, which is Lambda's way of handing the key over;
-/// the header that all requests share; and what the connection sent last. Every other one is gone or wiped.
+/// Three copies stay while the process lives: its environment, where Lambda puts the key; the header that all requests
+/// share; and what the connection sent last. All others are freed or wiped.
 #[test]
-fn the_key_is_in_memory_three_times_and_no_more() {
+fn the_key_is_in_memory_at_most_three_times() {
     let userhub = UserHub::replying([answer(200, "{}"), answer(401, "{}")]);
     let function = Function::reporting_to(&userhub);
     function.wait_until_ready();

@@ -1,12 +1,12 @@
-//! Settings that are missing or wrong: the function starts, says so, and passes every event through.
+//! Missing and wrong settings: the function starts, logs what is wrong, and returns every event.
 
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
-use crate::support::{ADMIN_KEY, CONNECTION_ID, EVENT, Settings, UserHub, answer};
+use harness::{ADMIN_KEY, CONNECTION_ID, EVENT, Settings, UserHub, answer};
 
-/// Starts the function with a setting that is wrong, and holds it to saying `problem` at start and at each sign-in.
+/// Starts the function with a wrong setting, and checks that it logs `problem` at start and at each sign-in.
 #[track_caller]
 fn assert_refused(settings: Settings, variable: &str, problem: &str) {
     let function = settings.start();
@@ -22,7 +22,7 @@ fn assert_refused(settings: Settings, variable: &str, problem: &str) {
 }
 
 #[test]
-fn says_which_setting_is_missing() {
+fn names_a_missing_setting() {
     let userhub = UserHub::start(); // fails the test if it gets a request
     for (variable, problem) in [
         ("USERHUB_ADMIN_KEY", "is not set: create an Admin API key in UserHub and put it there"),
@@ -39,7 +39,7 @@ fn says_which_setting_is_missing() {
 }
 
 #[test]
-fn says_every_setting_that_is_wrong() {
+fn names_every_wrong_setting() {
     let function = Settings::for_base_url("ftp://userhub.example")
         .unset("USERHUB_ADMIN_KEY")
         .set("AMAZON_COGNITO_CONNECTION_ID", "no/such")
@@ -59,25 +59,25 @@ fn says_every_setting_that_is_wrong() {
 }
 
 #[test]
-fn says_which_setting_is_malformed_without_its_value() {
+fn names_a_malformed_setting_without_its_value() {
     let not_pem = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").display().to_string();
     for (variable, value, problem) in [
         ("USERHUB_REPORT", "after", "must be before-response or after-response"),
-        ("USERHUB_ADMIN_KEY", "value one", "holds white space, control or non-ASCII characters"),
-        ("USERHUB_ADMIN_KEY", "value\r\nX-Injected: yes", "holds white space, control or non-ASCII characters"),
-        ("USERHUB_ADMIN_KEY", "value\u{e9}", "holds white space, control or non-ASCII characters"),
-        ("AMAZON_COGNITO_CONNECTION_ID", "value/../../x", "may hold letters, digits, '_' and '-' only"),
-        ("AMAZON_COGNITO_CONNECTION_ID", "value:event?x=", "may hold letters, digits, '_' and '-' only"),
+        ("USERHUB_ADMIN_KEY", "value one", "contains white space, control or non-ASCII characters"),
+        ("USERHUB_ADMIN_KEY", "value\r\nX-Injected: yes", "contains white space, control or non-ASCII characters"),
+        ("USERHUB_ADMIN_KEY", "value\u{e9}", "contains white space, control or non-ASCII characters"),
+        ("AMAZON_COGNITO_CONNECTION_ID", "value/../../x", "may contain only letters, digits, '_' and '-'"),
+        ("AMAZON_COGNITO_CONNECTION_ID", "value:event?x=", "may contain only letters, digits, '_' and '-'"),
         ("USERHUB_BASE_URL", "value", "is not a URL: relative URL without a base"),
         ("USERHUB_BASE_URL", "https://", "is not a URL: empty host"),
         ("USERHUB_BASE_URL", "http://value.example", "must start with https:// (http is for a loopback host only"),
         ("USERHUB_BASE_URL", "http://localhost.value.example", "must start with https:// (http is for"),
         ("USERHUB_BASE_URL", "http://169.254.169.254/value", "must start with https:// (http is for"),
         ("USERHUB_BASE_URL", "file:///value", "must start with https://"),
-        ("USERHUB_BASE_URL", "https://value@userhub.example", "may hold a host, a port and a path"),
-        ("USERHUB_BASE_URL", "https://userhub.example?value", "may hold a host, a port and a path"),
-        ("USERHUB_BASE_URL", "https://userhub.example#value", "may hold a host, a port and a path"),
-        ("USERHUB_BASE_URL", "https://user\nhub.value", "holds control characters"),
+        ("USERHUB_BASE_URL", "https://value@userhub.example", "may contain a host, a port and a path"),
+        ("USERHUB_BASE_URL", "https://userhub.example?value", "may contain a host, a port and a path"),
+        ("USERHUB_BASE_URL", "https://userhub.example#value", "may contain a host, a port and a path"),
+        ("USERHUB_BASE_URL", "https://user\nhub.value", "contains control characters"),
         ("USERHUB_EXTRA_CA_CERTS", "/no/such/value.pem", "names a file that cannot be read: No such file"),
         ("USERHUB_EXTRA_CA_CERTS", &not_pem, "names a file without a certificate"),
     ] {
@@ -102,7 +102,7 @@ fn drops_white_space_around_values() {
     userhub.only_report();
 }
 
-/// What a value may hold that tries to get somewhere else: refused, without the value in any line.
+/// Values that try to reach another server or file, or to forge log lines. No line contains the value.
 #[test]
 fn refuses_hostile_values() {
     let long = "v".repeat(100_000);
@@ -189,19 +189,19 @@ fn refuses_hostile_values() {
     }
 }
 
-/// A pipe that nobody writes into would make a reader wait for ever, and every sign-in with it.
+/// A read from a pipe without a writer never ends, and every sign-in would wait for it.
 #[test]
-fn does_not_wait_for_a_pipe_of_certificates() {
+fn does_not_wait_for_a_certificate_file_that_is_a_pipe() {
     let pipe = Path::new(env!("CARGO_TARGET_TMPDIR")).join("certificates.pipe");
     std::fs::remove_file(&pipe).ok();
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let function = Settings::for_base_url("").set("USERHUB_EXTRA_CA_CERTS", pipe.to_str().unwrap()).start();
     let error = function.sign_in(EVENT).assert_not_reported("settings", None);
-    assert_eq!(error, "USERHUB_EXTRA_CA_CERTS must name a file of 1 MiB at most");
+    assert_eq!(error, "USERHUB_EXTRA_CA_CERTS must name a regular file of at most 1 MiB");
 }
 
 #[test]
-fn uses_odd_values_as_they_are_meant() {
+fn accepts_unusual_spellings_of_a_base_url() {
     let userhub = UserHub::start();
     let port = userhub.address.port();
     for base_url in [
@@ -219,14 +219,14 @@ fn uses_odd_values_as_they_are_meant() {
         return io::stderr().write_all(b"SKIPPED a part: this machine has no IPv6\n").unwrap();
     };
     let base_url = format!("http://[::1]:{}", listener.local_addr().unwrap().port());
-    let over_ipv6 = UserHub::listen(listener, vec![answer(200, "{}")], None);
+    let over_ipv6 = UserHub::listen(listener, [answer(200, "{}")]);
     Settings::for_base_url(&base_url).start().sign_in(EVENT).assert_reported(200);
     over_ipv6.only_report();
 }
 
-/// What the rest of the environment says is for other programs.
+/// The other variables of the environment are for other programs.
 #[test]
-fn no_other_variable_matters() {
+fn ignores_other_variables() {
     let userhub = UserHub::start();
     let long = "x".repeat(100_000);
     for (variable, value) in [

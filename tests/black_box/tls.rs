@@ -1,8 +1,7 @@
-//! UserHub over TLS, with certificates made here.
+//! UserHub over TLS, with certificates made by the tests.
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -14,16 +13,15 @@ use rustls::ServerConfig;
 use rustls::version::{TLS12, TLS13};
 use socket2::SockRef;
 
-use crate::support::{Authority, EVENT, Settings, SignIn, UserHub, answer, certificate_for, server};
+use harness::{Authority, EVENT, Settings, SignIn, Tls, UserHub, answer, certificate_for, server};
 
 #[test]
 fn reports_over_tls_with_an_extra_root() {
     let authority = Authority::new("extra");
     for version in [&TLS12, &TLS13] {
         let userhub = UserHub::start_tls(authority.server(&certificate_for("localhost"), &[version]));
-        let function = Settings::for_base_url(&userhub.base_url())
-            .set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap())
-            .start();
+        let function =
+            Settings::for_base_url(&userhub.base_url()).set("USERHUB_EXTRA_CA_CERTS", authority.file()).start();
         for _ in 0..3 {
             function.sign_in(EVENT).assert_reported(200);
             userhub.only_report();
@@ -45,9 +43,8 @@ fn refuses_a_certificate_that_does_not_verify() {
         (&authority, certificate_for("userhub.example"), "certificate not valid for name \"localhost\""),
     ] {
         let userhub = UserHub::start_tls(authority_used.server(&certificate, &[&TLS13]));
-        let function = Settings::for_base_url(&userhub.base_url())
-            .set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap())
-            .start();
+        let function =
+            Settings::for_base_url(&userhub.base_url()).set("USERHUB_EXTRA_CA_CERTS", authority.file()).start();
         let error = function.sign_in(EVENT).assert_not_reported("connect", None);
         assert!(
             error.starts_with("could not reach UserHub: invalid peer certificate") && error.contains(words),
@@ -58,7 +55,7 @@ fn refuses_a_certificate_that_does_not_verify() {
 }
 
 #[test]
-fn does_not_trust_a_private_authority_by_itself() {
+fn does_not_trust_a_private_authority_without_being_told() {
     let authority = Authority::new("private");
     let userhub = UserHub::start_tls(authority.server(&certificate_for("localhost"), &[&TLS13]));
     let function = Settings::for_base_url(&userhub.base_url()).start();
@@ -88,24 +85,21 @@ fn tries_once_more_when_the_handshake_breaks() {
         let (first, _) = listener.accept().unwrap();
         SockRef::from(&first).set_linger(Some(Duration::ZERO)).unwrap(); // closing then sends a RST
         drop(first);
-        UserHub::listen(listener, vec![answer(200, "{}")], Some(Arc::new(tls)))
+        UserHub::listen_tls(listener, [answer(200, "{}")], Tls::new(tls))
     });
-    let function =
-        Settings::for_base_url(&base_url).set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap()).start();
+    let function = Settings::for_base_url(&base_url).set("USERHUB_EXTRA_CA_CERTS", authority.file()).start();
     function.sign_in(EVENT).assert_reported(200);
     server.join().unwrap().only_report();
 }
 
-/// A server that shows `chain`, to a function that trusts `authority`.
+/// One sign-in at a server, by a function that trusts `authority`. Also the number of reports and connections.
 #[track_caller]
 fn sign_in_at(authority: &Authority, tls: ServerConfig) -> (SignIn, usize, usize) {
     let userhub = UserHub::start_tls(tls);
-    let function = Settings::for_base_url(&userhub.base_url())
-        .set("USERHUB_EXTRA_CA_CERTS", authority.file.to_str().unwrap())
-        .start();
+    let function = Settings::for_base_url(&userhub.base_url()).set("USERHUB_EXTRA_CA_CERTS", authority.file()).start();
     let sign_in = function.sign_in(EVENT);
     function.end();
-    userhub.until_connections_end(); // it may read a request long after the function gave the answer up
+    userhub.wait_for_connections_to_end(); // it may read a request long after the function stopped waiting
     (sign_in, userhub.reports().len(), userhub.connections())
 }
 
@@ -118,7 +112,7 @@ fn assert_refused(what: &str, authority: &Authority, tls: ServerConfig) {
 }
 
 #[test]
-fn refuses_tricks_with_names() {
+fn refuses_certificates_for_other_names() {
     let authority = Authority::new("names");
     for name in ["*", "localhost.example", "xlocalhost", "local", "127.0.0.1", "example.localhost", "*.localhost"] {
         assert_refused(name, &authority, authority.server(&certificate_for(name), &[&TLS13]));
@@ -138,11 +132,11 @@ fn refuses_tricks_with_names() {
 }
 
 #[test]
-fn refuses_tricks_with_chains() {
+fn refuses_chains_that_do_not_verify() {
     let authority = Authority::new("chains");
     let mut future = certificate_for("localhost");
     (future.not_before, future.not_after) = (date_time_ymd(2090, 1, 1), date_time_ymd(2091, 1, 1));
-    assert_refused("not valid yet", &authority, authority.server(&future, &[&TLS13]));
+    assert_refused("not yet valid", &authority, authority.server(&future, &[&TLS13]));
 
     let mut for_clients = certificate_for("localhost");
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -150,13 +144,13 @@ fn refuses_tricks_with_chains() {
 
     let mut an_authority = certificate_for("localhost");
     an_authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    assert_refused("an authority's own", &authority, authority.server(&an_authority, &[&TLS13]));
+    assert_refused("a certificate authority", &authority, authority.server(&an_authority, &[&TLS13]));
 
     let key = KeyPair::generate().unwrap();
     let self_signed = certificate_for("localhost").self_signed(&key).unwrap();
     assert_refused("self-signed", &authority, server(vec![self_signed.into()], &key, &[&TLS13]));
 
-    // A signature by somebody who may not give any, may not give this name, or no longer.
+    // Signed by an issuer that is not an authority, or not for this name, or no longer.
     let [leaf, mut elsewhere, mut expired] = [(); 3].map(|()| CertificateParams::default());
     elsewhere.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     elsewhere.name_constraints = Some(NameConstraints {
@@ -186,9 +180,9 @@ fn refuses_tricks_with_chains() {
     }
 }
 
-/// A chain that never ends at a trusted root must not cost more than the promise.
+/// A chain without a trusted root must not take longer than the promise allows.
 #[test]
-fn refuses_an_endless_chain() {
+fn refuses_a_very_long_chain() {
     let authority = Authority::new("endless");
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -204,7 +198,7 @@ fn refuses_an_endless_chain() {
     assert_refused("60 authorities with one name", &authority, server(chain, &key, &[&TLS13]));
 }
 
-/// Held to the promise whatever becomes of the report: rustls takes some tickets and refuses a flood of them.
+/// rustls accepts some tickets and refuses a flood of them. The promise holds in both cases.
 #[test]
 fn survives_a_flood_of_session_tickets() {
     let authority = Authority::new("tickets");

@@ -112,7 +112,7 @@ class UserHub(Process):
     """The strict stand-in of the function's own tests."""
 
     def __init__(self, fault=None):
-        super().__init__(ROOT / "target/debug/examples/userhub", *([fault] if fault else []))
+        super().__init__(ROOT / "target/debug/userhub", *([fault] if fault else []))
         self.base_url = self.wait_for("^http")
 
     def end(self):

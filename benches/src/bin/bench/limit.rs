@@ -1,0 +1,47 @@
+//! Limits a function to the processor time that Lambda gives it: a Linux control group with a quota.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const NAME: &str = "userhub-signin-bench";
+const PERIOD_US: u32 = 20_000;
+
+/// The control group. It is removed on drop; the last process in it must have ended.
+pub struct Limit(PathBuf);
+
+impl Limit {
+    /// # Errors
+    /// If this system has no control groups for processors, or this user may not create one.
+    pub fn new(quota_us: u32) -> io::Result<Self> {
+        let (version_1, version_2) = (Path::new("/sys/fs/cgroup/cpu"), Path::new("/sys/fs/cgroup"));
+        if version_1.join("cpu.cfs_quota_us").exists() {
+            let limit = Self::make(version_1)?;
+            fs::write(limit.0.join("cpu.cfs_period_us"), PERIOD_US.to_string())?;
+            fs::write(limit.0.join("cpu.cfs_quota_us"), quota_us.to_string())?;
+            Ok(limit)
+        } else {
+            fs::write(version_2.join("cgroup.subtree_control"), "+cpu")?;
+            let limit = Self::make(version_2)?;
+            fs::write(limit.0.join("cpu.max"), format!("{quota_us} {PERIOD_US}"))?;
+            Ok(limit)
+        }
+    }
+
+    fn make(parent: &Path) -> io::Result<Self> {
+        let group = parent.join(NAME);
+        fs::remove_dir(&group).ok(); // left over from an interrupted benchmark
+        fs::create_dir(&group)?;
+        Ok(Self(group))
+    }
+
+    pub fn group(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        fs::remove_dir(&self.0).ok();
+    }
+}

@@ -1,0 +1,425 @@
+//! The function's binary, started as Lambda starts it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Map, Value};
+
+use crate::runtime_api::{Behaviour, FUNCTION_TIMEOUT, Response, RuntimeApi};
+use crate::{ADMIN_KEY, CONNECTION_ID, UserHub};
+
+/// The promise: the event comes back within 2 s. The rest is slack for a busy machine, well below Cognito's 5 s.
+const ANSWER_LIMIT: Duration = Duration::from_millis(2800);
+
+/// How a function is started.
+#[must_use]
+#[derive(Clone)]
+pub struct Settings {
+    variables: BTreeMap<String, String>,
+    command: Vec<OsString>,
+    /// Reads what the function prints. Otherwise the pipes are closed.
+    reads_log: bool,
+    launch: Launch,
+    runtime_api: Behaviour,
+}
+
+#[derive(Clone)]
+enum Launch {
+    Direct,
+    /// For measurements: a shell moves itself into the control group, waits for a word, and becomes the function. So
+    /// neither creating the process nor the move counts.
+    Prepared(Option<PathBuf>),
+}
+
+/// Time for the shell of [`Launch::Prepared`] to get ready, and for a control group to get its next quota.
+const PREPARATION: Duration = Duration::from_millis(50);
+
+impl Settings {
+    /// The variables that Lambda sets, and the required settings.
+    pub fn for_base_url(base_url: &str) -> Self {
+        let settings = Self {
+            variables: BTreeMap::new(),
+            command: vec![binary().into()],
+            reads_log: true,
+            launch: Launch::Direct,
+            runtime_api: Behaviour::Normal,
+        };
+        settings
+            .set("AWS_LAMBDA_FUNCTION_NAME", "userhub-signin")
+            .set("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+            .set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+            .set("AWS_LAMBDA_LOG_FORMAT", "JSON")
+            .set("USERHUB_ADMIN_KEY", ADMIN_KEY)
+            .set("AMAZON_COGNITO_CONNECTION_ID", CONNECTION_ID)
+            .set("USERHUB_BASE_URL", base_url)
+    }
+
+    pub fn set(mut self, variable: &str, value: &str) -> Self {
+        self.variables.insert(variable.to_owned(), value.to_owned());
+        self
+    }
+
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
+    pub fn unset(mut self, variable: &str) -> Self {
+        self.variables.remove(variable);
+        self
+    }
+
+    /// Another program in place of the function's binary, with its arguments.
+    pub fn command(mut self, words: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.command = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// A program that starts the function's binary, such as `env`, with its arguments.
+    pub fn started_by(mut self, words: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.command.splice(..0, words.into_iter().map(Into::into));
+        self
+    }
+
+    /// Closes the function's standard output and error at their other end.
+    pub fn with_closed_log(mut self) -> Self {
+        self.reads_log = false;
+        self
+    }
+
+    /// Starts the function for a measurement, in a control group if there is one.
+    pub fn prepared(mut self, group: Option<&Path>) -> Self {
+        self.launch = Launch::Prepared(group.map(ToOwned::to_owned));
+        self
+    }
+
+    pub fn with_runtime_api(mut self, behaviour: Behaviour) -> Self {
+        self.runtime_api = behaviour;
+        self
+    }
+
+    pub fn start(self) -> Function {
+        Function::start(self)
+    }
+}
+
+/// A running function. When it is dropped, the log must contain one line for each sign-in that the test looked at, and
+/// neither the key nor a user name.
+pub struct Function {
+    process: Child,
+    started_at: Instant,
+    #[cfg(target_os = "linux")]
+    cpu_at_start: Duration,
+    runtime_api: RuntimeApi,
+    log: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+    sign_ins: Mutex<Vec<String>>,
+    invocations: AtomicUsize,
+    user_names: Mutex<BTreeSet<String>>,
+}
+
+/// One sign-in that went through the function.
+pub struct SignIn {
+    /// From the moment when Cognito's event was handed over.
+    pub elapsed: Duration,
+    /// When the function returned the event.
+    pub returned_at: Instant,
+    /// The log line about this sign-in.
+    pub line: String,
+}
+
+impl Function {
+    pub fn reporting_to(userhub: &UserHub) -> Self {
+        Settings::for_base_url(&userhub.base_url()).start()
+    }
+
+    fn start(settings: Settings) -> Self {
+        let runtime_api = RuntimeApi::start(settings.runtime_api);
+        let mut words = settings.command;
+        if let Launch::Prepared(group) = &settings.launch {
+            let script = r#"test -z "$0" || echo $$ >"$0"; read -r _; exec "$@""#;
+            let procs = group.as_ref().map(|group| group.join("cgroup.procs")).unwrap_or_default();
+            words.splice(..0, ["sh".into(), "-c".into(), script.into(), procs.into_os_string()]);
+        }
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .env_clear()
+            .envs(&settings.variables)
+            .env("AWS_LAMBDA_RUNTIME_API", runtime_api.address.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Launch::Prepared(_) = settings.launch {
+            command.stdin(Stdio::piped());
+        }
+        let mut started_at = Instant::now();
+        let mut process = command.spawn().expect("the program starts");
+        if let Launch::Prepared(_) = settings.launch {
+            thread::sleep(PREPARATION);
+        }
+        #[cfg(target_os = "linux")]
+        let cpu_at_start = cpu_time(process.id());
+        if let Some(mut stdin) = process.stdin.take() {
+            started_at = Instant::now();
+            stdin.write_all(b"go\n").expect("the shell waits");
+        }
+        let log = Arc::default();
+        let (stdout, stderr) = (process.stdout.take().expect("a pipe"), process.stderr.take().expect("a pipe"));
+        let readers = if settings.reads_log {
+            vec![collect_lines(stdout, &log), collect_lines(stderr, &log)]
+        } else {
+            Vec::new()
+        };
+        Self {
+            process,
+            started_at,
+            #[cfg(target_os = "linux")]
+            cpu_at_start,
+            runtime_api,
+            log,
+            readers,
+            sign_ins: Mutex::default(),
+            invocations: AtomicUsize::new(0),
+            user_names: Mutex::default(),
+        }
+    }
+
+    /// Sends an event through the function and checks the promise: the same bytes come back in time, and the log has a line
+    /// about it.
+    #[track_caller]
+    pub fn sign_in(&self, event: &[u8]) -> SignIn {
+        self.sign_in_by(SystemTime::now() + FUNCTION_TIMEOUT, event)
+    }
+
+    /// As [`Self::sign_in`], with the deadline that Lambda tells the function.
+    #[track_caller]
+    pub fn sign_in_by(&self, deadline: SystemTime, event: &[u8]) -> SignIn {
+        let response = self.return_event_by(deadline, event);
+        let line = self.line_with(&response.request_id);
+        self.sign_ins.lock().unwrap().push(response.request_id);
+        SignIn { elapsed: response.elapsed, returned_at: response.at, line }
+    }
+
+    /// As [`Self::sign_in`], without looking for a log line.
+    #[track_caller]
+    pub fn return_event(&self, event: &[u8]) -> Response {
+        self.return_event_by(SystemTime::now() + FUNCTION_TIMEOUT, event)
+    }
+
+    #[track_caller]
+    fn return_event_by(&self, deadline: SystemTime, event: &[u8]) -> Response {
+        let response = self.invoke(deadline, event);
+        assert_eq!(response.verdict, "response", "the sign-in fails: {}", String::from_utf8_lossy(&response.body));
+        assert!(response.body == event, "another event came back: {}", String::from_utf8_lossy(&response.body));
+        assert!(response.elapsed < ANSWER_LIMIT, "the event came back after {:?}", response.elapsed);
+        response
+    }
+
+    /// Whatever the function responds to an event.
+    #[track_caller]
+    pub fn invoke(&self, deadline: SystemTime, event: &[u8]) -> Response {
+        let request_id = format!("00000000-0000-4000-8000-{:012}", self.invocations.fetch_add(1, Ordering::Relaxed));
+        self.user_names.lock().unwrap().insert(user_name(event));
+        self.runtime_api.invoke(&request_id, event, deadline)
+    }
+
+    /// Waits for a printed line that contains `text`, and returns the first one.
+    #[track_caller]
+    pub fn line_with(&self, text: &str) -> String {
+        let printed = || self.log.lock().unwrap().iter().find(|line| line.contains(text)).cloned();
+        wait_for(printed).unwrap_or_else(|| panic!("no line with {text:?} in {:#?}", self.log.lock().unwrap()))
+    }
+
+    pub fn started_at(&self) -> Instant {
+        self.started_at
+    }
+
+    /// Waits until the function asks for its first event. Returns how long that took from the start of the process.
+    #[track_caller]
+    pub fn wait_until_ready(&self) -> Duration {
+        wait_for(|| self.runtime_api.ready_at()).expect("the function asks for an event") - self.started_at
+    }
+
+    /// Sends what is not JSON, which lambda_runtime rejects before the function sees it.
+    #[track_caller]
+    pub fn send_invalid_json(&self, event: &[u8]) {
+        let response = self.runtime_api.invoke("invalid", event, SystemTime::now() + FUNCTION_TIMEOUT);
+        assert_eq!(response.verdict, "error");
+    }
+
+    /// Waits until the extension has finished, so that Lambda could freeze the function. Returns when that was.
+    #[track_caller]
+    pub fn wait_until_idle(&self) -> Instant {
+        wait_for(|| self.runtime_api.idle_since()).expect("the extension asks for the next invocation")
+    }
+
+    /// Changes how the Runtime API behaves, from its next reply on.
+    pub fn set_runtime_api(&self, behaviour: Behaviour) {
+        self.runtime_api.set_behaviour(behaviour);
+    }
+
+    /// Stops the process, as Lambda does between two events.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// As [`Self::sign_in`], with an event that arrives while the function is still frozen.
+    #[track_caller]
+    pub fn thaw_and_sign_in(&self, event: &[u8]) -> SignIn {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(20));
+                self.signal(Signal::CONT);
+            });
+            self.sign_in(event)
+        })
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).expect("the function runs");
+    }
+
+    /// Waits until the process ends.
+    #[track_caller]
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        let ended = wait_for(|| self.process.try_wait().expect("a status"));
+        ended.expect("the function ends")
+    }
+
+    /// A field of `/proc/<id>/status`, in KiB.
+    #[cfg(target_os = "linux")]
+    pub fn status_kib(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a running process");
+        let line = status.lines().find(|line| line.starts_with(field)).expect("a field of that name");
+        line.split_ascii_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    /// Processor time of all threads since the start.
+    #[cfg(target_os = "linux")]
+    pub fn cpu_time(&self) -> Duration {
+        cpu_time(self.id()).saturating_sub(self.cpu_at_start)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Ends the function and returns all lines that it printed.
+    pub fn end(mut self) -> Vec<String> {
+        self.stop();
+        self.log.lock().unwrap().clone()
+    }
+
+    fn stop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+        for reader in self.readers.drain(..) {
+            reader.join().expect("UTF-8");
+        }
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        self.stop();
+        if thread::panicking() {
+            return;
+        }
+        let log = self.log.lock().unwrap();
+        for request_id in &*self.sign_ins.lock().unwrap() {
+            let lines: Vec<_> = log.iter().filter(|line| line.contains(request_id)).collect();
+            assert_eq!(lines.len(), 1, "one line for each sign-in: {lines:#?}");
+        }
+        for line in &*log {
+            assert!(!line.contains(ADMIN_KEY), "the key is in {line}");
+            for user_name in self.user_names.lock().unwrap().iter().filter(|name| name.len() > 3) {
+                assert!(!line.contains(user_name), "the user name is in {line}");
+            }
+        }
+    }
+}
+
+impl SignIn {
+    /// The line's fields, if the function logs JSON.
+    #[track_caller]
+    pub fn fields(&self) -> Map<String, Value> {
+        serde_json::from_str(&self.line).unwrap_or_else(|error| panic!("{error} in {}", self.line))
+    }
+
+    #[track_caller]
+    pub fn assert_reported(&self, status: u16) {
+        let fields = self.fields();
+        assert_eq!(fields["outcome"], "reported", "{}", self.line);
+        assert_eq!(fields["status"], status, "{}", self.line);
+        assert_eq!(fields["level"], "INFO", "{}", self.line);
+        assert!(!fields.contains_key("error_kind"), "{}", self.line);
+    }
+
+    /// Returns the text of the error.
+    #[track_caller]
+    pub fn assert_not_reported(&self, error_kind: &str, status: Option<u16>) -> String {
+        let fields = self.fields();
+        assert_eq!(fields["outcome"], "not_reported", "{}", self.line);
+        assert_eq!(fields["error_kind"], error_kind, "{}", self.line);
+        assert_eq!(fields.get("status"), status.map(Value::from).as_ref(), "{}", self.line);
+        assert_eq!(fields["level"], "ERROR", "{}", self.line);
+        let error = fields["error"].as_str().expect("the error's text").to_owned();
+        assert!(error.len() < 600 && !error.contains("/users/"), "{}", self.line);
+        error
+    }
+}
+
+/// The function's binary: the one that `make` names, otherwise the one that cargo built for the tests.
+pub fn binary() -> PathBuf {
+    ["USERHUB_SIGNIN_BINARY", "CARGO_BIN_EXE_userhub-signin"]
+        .into_iter()
+        .find_map(std::env::var_os)
+        .map(PathBuf::from)
+        .expect("USERHUB_SIGNIN_BINARY is the path of the built binary (`make` sets it)")
+}
+
+/// Processor time of a process's threads, as the kernel counts it, in nanoseconds.
+#[cfg(target_os = "linux")]
+fn cpu_time(process: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("a running process");
+    let nanoseconds = threads.filter_map(|thread| {
+        let statistics = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        statistics.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
+fn collect_lines(pipe: impl Read + Send + 'static, log: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+    let log = Arc::clone(log);
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines() {
+            log.lock().unwrap().push(line.expect("UTF-8"));
+        }
+    })
+}
+
+/// Asks again and again, longer than anything takes on a busy machine.
+fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let give_up = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = ask();
+        if answer.is_some() || Instant::now() > give_up {
+            return answer;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The event's user name, empty if it has none.
+fn user_name(event: &[u8]) -> String {
+    let event: Value = serde_json::from_slice(event).unwrap_or_default();
+    event.get("userName").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
