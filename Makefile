@@ -13,13 +13,14 @@ REPLACE ?=
 SIGN_INS ?= 100000
 SECONDS ?= 60
 SHORT ?=
+PORT ?= 9000
 BASELINE ?=
 DRY_RUN ?=
 GUIDED ?=
 # Recipes read these from the environment, so values need no quoting.
 export EVENT FAULT REPORT USER_POOL_ID FUNCTION TRIGGERS
 
-OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION TRIGGERS REPLACE DRY_RUN GUIDED SIGN_INS SECONDS SHORT BASELINE
+OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION TRIGGERS REPLACE DRY_RUN GUIDED SIGN_INS SECONDS SHORT PORT BASELINE
 GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(OPTIONS),$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -117,6 +118,7 @@ reproduce: build ## build the zip again in another place, and check that it has 
 	@$(MAKE) --no-print-directory --directory target/again build
 	@cmp $(PACKAGE)/bootstrap.zip target/again/$(PACKAGE)/bootstrap.zip && echo 'the same bytes'
 
+# Not in CI, because cargo-cyclonedx takes more than a minute to compile; a release runs it.
 sbom: known-arch $(TOOLS)/bin/cargo-cyclonedx ## the list of the binary's components, in CycloneDX format (ARCH=x86_64|arm64)
 	@cargo cyclonedx --quiet --format json --spec-version 1.5 --target $(TARGET) --no-build-deps --override-filename sbom
 	@mkdir -p target && sed 's|path+file://$(CURDIR)|path+file:///|' sbom.json >target/sbom-$(ARCH).json
@@ -127,11 +129,12 @@ TARGET = $(if $(filter arm64,$(ARCH)),aarch64,x86_64)-unknown-linux-gnu
 $(TOOLS)/bin/cargo-cyclonedx:
 	@cargo install cargo-cyclonedx --quiet --locked --version 0.5.9 --root '$(TOOLS)'
 
-watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this shell's USERHUB_… variables, until Ctrl-C
-	@cargo lambda watch --invoke-address 127.0.0.1
+# Not in CI by themselves: a test of `make e2e` runs `make watch` and `make invoke`.
+watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this shell's USERHUB_… variables, until Ctrl-C (PORT=9000)
+	@cargo lambda watch --invoke-address 127.0.0.1 --invoke-port '$(PORT)'
 
-invoke: need-cargo-lambda ## send a sample event to `make watch` (EVENT=events/….json)
-	@cargo lambda invoke userhub-signin --invoke-address 127.0.0.1 --data-file "$$EVENT"
+invoke: need-cargo-lambda ## send a sample event to `make watch` (EVENT=events/….json, PORT=9000)
+	@cargo lambda invoke userhub-signin --invoke-address 127.0.0.1 --invoke-port '$(PORT)' --data-file "$$EVENT"
 
 setup: $(TOOLS)/.installed ## install cargo-lambda and SAM into .tools (needs Python 3.11 or later)
 	@cargo lambda --version && sam --version

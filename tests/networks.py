@@ -1,9 +1,9 @@
 """`make networks`: sign-ins over slow, lossy and dead connections.
 
 The network is this machine's own TCP in a network namespace, on a TUN device. Every packet waits there, may be dropped,
-and comes back with its two addresses exchanged. So 10.9.0.2, to which the function connects, is UserHub at 10.9.0.1. Many
-processes sign in at the same time over TLS: once on a new connection, four times on the kept one, and once after all
-packets of the kept one have begun to get lost. With the argument `short` there are fewer processes and networks.
+and comes back with its two addresses exchanged. So 10.9.0.2, to which the function connects, is UserHub at 10.9.0.1.
+Many processes sign in at the same time over TLS: once on a new connection, four times on the kept one, and once after
+all packets of the kept one have begun to get lost. With the argument `short` there are fewer processes and networks.
 """
 
 import fcntl

@@ -24,8 +24,9 @@ async fn main() {
     let url = config.base_url.join(path).unwrap();
     for request in 0..=count {
         let start = Instant::now();
-        let request_builder = http.post(url.clone()).bearer_auth(config.admin_key.expose_secret());
-        let response = request_builder.body(r#"{"type":"SIGNIN"}"#).send().await.expect("an answer");
+        let post = http.post(url.clone()).bearer_auth(config.admin_key.expose_secret());
+        let post = post.header("content-type", "application/json").body(r#"{"type":"SIGNIN"}"#);
+        let response = post.send().await.expect("an answer");
         let elapsed = start.elapsed();
         assert!(response.status().is_success());
         response.bytes().await.expect("a body");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::{fs, thread};
 
-use charts_rs::{Align, ChildChart, HorizontalBarChart, MultiChart, Series};
+use charts_rs::{Align, ChildChart, Color, HorizontalBarChart, MultiChart, Series};
 
 use crate::measure::{AFTER_RESPONSE, Contender, Figures, Starts};
 
@@ -196,20 +196,21 @@ fn picture(contenders: &[Contender], figures: &Figures) -> String {
     panels.push(("Peak memory", "MiB", &figures.full_speed, memory));
 
     let mut picture = MultiChart::new();
+    picture.background_color = Some(Color::white());
     for (place, (title, unit, starts, figure)) in panels.into_iter().enumerate() {
         let medians: Vec<f64> = starts.iter().map(|starts| median(figure(starts))).collect();
-        let labels = contenders.iter().zip(&medians).map(|(contender, value)| {
-            let name = contender.name;
-            format!("{name}: {} {unit}", number(*value))
-        });
-        let values = medians.iter().map(|value| *value as f32).collect();
+        let label = |(contender, value): (&Contender, &f64)| format!("{}: {} {unit}  ", contender.name, number(*value));
+        let labels = contenders.iter().zip(&medians).map(label).rev(); // the chart begins at the bottom
+        let values = medians.iter().map(|value| *value as f32).rev().collect();
         let mut chart = HorizontalBarChart::new(vec![Series::new(title.to_owned(), values)], labels.collect());
         (chart.width, chart.height) = PANEL;
         title.clone_into(&mut chart.title.text);
         chart.title.align = Align::Left;
+        chart.title.font.size = 13.0;
         chart.legend.show = Some(false);
         chart.x_axis.hidden = true;
         chart.grid.stroke_width = 0.0;
+        chart.margin = (10.0).into();
         let position = ((place % 2) as f32 * PANEL.0, (place / 2) as f32 * PANEL.1);
         picture.charts.push(ChildChart::HorizontalBar(chart, Some(position)));
     }
