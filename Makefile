@@ -34,7 +34,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-zip e2e soak networks fuzz bench instructions lint build reproduce sbom watch invoke setup deploy attach detach status smoke sam-build known-arch
+.PHONY: help run test test-zip e2e soak outage networks fuzz bench instructions lint build reproduce sbom watch invoke setup deploy attach detach status smoke sam-build known-arch
 .PHONY: need-cargo-lambda need-sam
 
 help: ## list the targets
@@ -59,6 +59,10 @@ e2e: $(BINARY) $(TOOLS)/.installed $(TOOLS)/e2e/.installed ## sign-ins through C
 soak: $(BINARY) ## many sign-ins, many at a time, with a healthy UserHub and with one that fails at random (SIGN_INS=…; Linux)
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --bin soak
 	@target/debug/soak '$(SIGN_INS)'
+
+outage: $(BINARY) ## what an outage of UserHub does to a pool: sign-ins refused, slow and not reported (SHORT=1; Linux; Node.js if it is there)
+	@cargo build $(QUIET) --locked --profile driver --package userhub-signin-harness --bin outage
+	@target/driver/outage $(if $(SHORT),short)
 
 networks: $(BINARY) ## how many sign-ins are reported over slow, lossy and dead connections (SHORT=1; Linux, Python)
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --features tls --bin networks

@@ -120,11 +120,15 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
 
 fn admin_key(value: Option<&str>) -> Result<SecretString, String> {
     let key = value.ok_or("is not set: create an Admin API key in UserHub and put it there")?;
-    // A header can carry these characters. A line break that was copied along is found here.
-    if key.bytes().all(|byte| byte.is_ascii_graphic()) {
+    // A bearer token (RFC 6750, section 2.1): these characters, and then any number of '='.
+    let token = key.trim_end_matches('=');
+    let is_token_character = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    if !token.is_empty() && token.bytes().all(is_token_character) {
         Ok(key.into())
     } else {
-        Err("contains white space, control or non-ASCII characters: copy the Admin API key from UserHub again".into())
+        Err("is not an Admin API key: it may contain only letters, digits and -._~+/= \
+             (common causes are quotes around it, and a secret that contains JSON instead of the key alone)"
+            .into())
     }
 }
 
@@ -196,6 +200,8 @@ fn report_timing(value: Option<&str>) -> Result<ReportTiming, String> {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     fn config(variables: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
@@ -239,6 +245,28 @@ mod tests {
             let name = variable.strip_prefix("USERHUB_").or_else(|| variable.strip_prefix("AMAZON_COGNITO_")).unwrap();
             assert!(debug.contains(&format!(" {}: ", name.to_lowercase())), "{variable}: {debug}");
         }
+    }
+
+    /// RFC 6750, section 2.1.
+    #[test]
+    fn a_key_is_a_bearer_token() {
+        for key in ["userhub_admin_Az09", "a-._~+/Z", "abc=", "abc=="] {
+            assert_eq!(admin_key(Some(key)).unwrap().expose_secret(), key);
+        }
+        for key in ["\"a\"", "'a'", "{\"key\":\"a\"}", "a b", "a\tb", "a\u{7f}", "\u{e9}", "=", "a=b", "a,b", "a:b"] {
+            assert!(admin_key(Some(key)).is_err(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_value_has_at_most_4_kb() {
+        let with_id = |length| config(&[REQUIRED[0], ("AMAZON_COGNITO_CONNECTION_ID", &"a".repeat(length))]);
+        assert!(with_id(4096).is_ok());
+        let problem = with_id(4097).unwrap_err().remove(0).to_string();
+        assert_eq!(
+            problem,
+            "AMAZON_COGNITO_CONNECTION_ID is longer than the 4 KB that Lambda allows for all variables"
+        );
     }
 
     #[test]

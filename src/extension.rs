@@ -10,26 +10,29 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use lambda_runtime_api_client::body::Body;
 use lambda_runtime_api_client::{BoxError, PooledClient, build_request};
+use reqwest::StatusCode;
 use reqwest::header::HeaderValue;
 use serde_json::Value;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
 use tracing::{error, warn};
 
-use crate::config::{Config, ReportTiming};
-use crate::error::Error;
-use crate::report::{Invocation, report};
-use crate::userhub::Client;
+use crate::config::ReportTiming;
+use crate::report::{Report, Reporter};
 
-/// How often a report is tried if no sign-in waits for it.
-const MOST_TRIES: u32 = 3;
+/// Time for the registration, which Lambda answers at once. Sign-ins wait for it.
+const REGISTRATION_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long the extension waits for the event of an invocation. The event arrives at once, or never if lambda_runtime
-/// rejects it.
+/// How long the extension waits for the report of an invocation. It arrives at once, or never if lambda_runtime rejects the
+/// event.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
 
-/// Invocations that have been answered and are still to be reported.
-pub type ReportQueue = UnboundedSender<Invocation>;
+/// How long the process goes on without an event after Lambda's API has failed. An event may be on its way to the runtime, or
+/// its response on its way back.
+const LAST_EVENT_LIMIT: Duration = Duration::from_millis(500);
+
+/// Reports whose sign-ins have been answered.
+pub type ReportQueue = UnboundedSender<Report>;
 
 /// A registered extension.
 pub struct Extension {
@@ -38,19 +41,17 @@ pub struct Extension {
 }
 
 impl Extension {
-    /// Registers the extension if the settings ask for it. Logs a warning and returns `None` if Lambda refuses.
-    pub async fn register_if_wanted(config: &Result<Config, Error>) -> Option<Self> {
-        if !matches!(config, Ok(config) if config.report == ReportTiming::AfterResponse) {
-            return None;
-        }
-        Self::register()
-            .await
+    /// Registers the extension. Logs a warning and returns `None` if Lambda refuses or does not answer within 1 s. Must run
+    /// before the runtime asks for its first event.
+    pub async fn register() -> Option<Self> {
+        let registered = timeout(REGISTRATION_LIMIT, Self::try_register()).await;
+        registered
+            .unwrap_or_else(|_| Err("it did not answer in time".into()))
             .map_err(|error| warn!("Lambda takes no extension, so reports go out before the response: {error}"))
             .ok()
     }
 
-    /// Must run before the runtime asks for its first event.
-    async fn register() -> Result<Self, BoxError> {
+    async fn try_register() -> Result<Self, BoxError> {
         let api = PooledClient::builder().build();
         let request = build_request()
             .method("POST")
@@ -64,25 +65,23 @@ impl Extension {
         }
     }
 
-    /// Starts to report what is sent to the queue.
-    pub fn start(self, client: Arc<Result<Client, Error>>) -> ReportQueue {
-        let (queue, queued) = unbounded_channel();
-        tokio::spawn(self.run(client, queued));
-        queue
-    }
-
-    /// If Lambda's API fails, the queue is closed, and later events are reported before the response.
-    async fn run(self, client: Arc<Result<Client, Error>>, mut queued: UnboundedReceiver<Invocation>) {
-        let error = loop {
+    /// Reports what is sent to the queue, until its other end is dropped or Lambda's API fails.
+    ///
+    /// After a failure the process must end: AWS's page says "Extension should exit promptly". It also says "The Invoke phase
+    /// ends after the runtime and all extensions signal that they are done by sending a Next API request". This extension
+    /// does not send one any more, so no further sign-in comes to this process.
+    pub async fn run(self, reporter: Arc<Reporter>, mut queue: UnboundedReceiver<Report>) {
+        while !(queue.is_closed() && queue.is_empty()) {
             match self.next().await {
-                Ok(request_id) => report_until(&request_id, &client, &mut queued).await,
-                Err(error) => break error,
+                Ok(request_id) => report_until(&request_id, &reporter, &mut queue).await,
+                Err(error) => {
+                    error!("the Lambda Extensions API failed: {error}");
+                    while let Ok(Some(report)) = timeout(LAST_EVENT_LIMIT, queue.recv()).await {
+                        reporter.report(&report, ReportTiming::AfterResponse).await;
+                    }
+                    break;
+                }
             }
-        };
-        error!("the Lambda Extensions API failed: {error}");
-        queued.close();
-        while let Some(invocation) = queued.recv().await {
-            report(&client, &invocation, MOST_TRIES).await;
         }
     }
 
@@ -93,17 +92,21 @@ impl Extension {
             .uri("/2020-01-01/extension/event/next")
             .header("Lambda-Extension-Identifier", &self.id)
             .body(Body::empty())?;
-        let body = self.api.call(request).await?.into_body().collect().await?.to_bytes();
+        let response = self.api.call(request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(format!("its answer was {}", response.status()).into());
+        }
+        let body = response.into_body().collect().await?.to_bytes();
         let invocation: Value = serde_json::from_slice(&body)?;
         Ok(invocation["requestId"].as_str().ok_or("its answer was not an invocation")?.to_owned())
     }
 }
 
-/// Reports all queued invocations up to the one with this request id.
-async fn report_until(request_id: &str, client: &Result<Client, Error>, queued: &mut UnboundedReceiver<Invocation>) {
-    while let Ok(Some(invocation)) = timeout(HAND_OVER_LIMIT, queued.recv()).await {
-        report(client, &invocation, MOST_TRIES).await;
-        if invocation.context.request_id == request_id {
+/// Reports everything in the queue up to the invocation with this request id.
+async fn report_until(request_id: &str, reporter: &Reporter, queue: &mut UnboundedReceiver<Report>) {
+    while let Ok(Some(report)) = timeout(HAND_OVER_LIMIT, queue.recv()).await {
+        reporter.report(&report, ReportTiming::AfterResponse).await;
+        if report.request_id() == request_id {
             break;
         }
     }

@@ -2,12 +2,12 @@
 
 use std::convert::Infallible;
 
+use lambda_runtime::LambdaEvent;
 use serde_json::value::RawValue;
 
-use crate::error::Error;
+use crate::config::ReportTiming;
 use crate::extension::ReportQueue;
-use crate::report::{Invocation, report};
-use crate::userhub::Client;
+use crate::report::{Report, Reporter};
 
 /// Returns the event as it came: the bytes of its JSON value. lambda_runtime drops white space around the value, which
 /// Cognito does not send. The report is queued if there is a queue; otherwise it has finished.
@@ -15,13 +15,17 @@ use crate::userhub::Client;
 /// # Errors
 /// None: an error response, like a panic, would fail the user's sign-in.
 pub async fn handle(
-    client: &Result<Client, Error>,
+    reporter: &Reporter,
     queue: Option<&ReportQueue>,
-    invocation: Invocation,
+    event: LambdaEvent<Box<RawValue>>,
 ) -> Result<Box<RawValue>, Infallible> {
-    let is_queued = queue.is_some_and(|queue| queue.send(invocation.clone()).is_ok());
-    if !is_queued {
-        report(client, &invocation, 1).await;
+    let report = Report::new(&event.payload, &event.context);
+    let not_queued = match queue {
+        Some(queue) => queue.send(report).err().map(|unsent| unsent.0),
+        None => Some(report),
+    };
+    if let Some(report) = not_queued {
+        reporter.report(&report, ReportTiming::BeforeResponse).await;
     }
-    Ok(invocation.payload)
+    Ok(event.payload)
 }

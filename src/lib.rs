@@ -4,20 +4,18 @@
 //!
 //! ```text
 //! main ──> logging     where log lines go
-//!   │────> config      the settings ──> userhub::Client
+//!   │────> config      the settings
 //!   │────> handler     event in ──> report, now or queued ──> the same event out
 //!   │          └─┐
-//!   └────> extension   reports queued events after the response
+//!   └────> extension   makes queued reports after the response
 //!                └───> report    event ──> request, retries ──> one log line
 //!                         │───> event     reads the user name and the trigger
+//!                         │───> breaker   stops trying for a while when UserHub does not answer
 //!                         └───> userhub   the request to UserHub
 //!                               error     why a sign-in was not reported; used by every module
 //! ```
-//!
-//! A wrong setting must not stop the function, because then every sign-in would fail. So a client that cannot be built is
-//! a value like any other: `Result<userhub::Client, error::Error>` travels to [`report::report`], which logs its error for
-//! each sign-in.
 
+pub mod breaker;
 pub mod config;
 pub mod error;
 pub mod event;

@@ -1,63 +1,145 @@
-//! Reports one invocation: reads its event, sends the request, tries again if that may help, and logs the outcome.
+//! Reports sign-ins: sends the request, tries again if that may help, and logs the outcome.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
-use lambda_runtime::LambdaEvent;
+use lambda_runtime::Context;
 use reqwest::StatusCode;
 use serde_json::value::RawValue;
+use tokio::time::sleep;
 use tracing::{error, info};
 
+use crate::breaker::{Breaker, Change};
+use crate::config::{Config, ReportTiming};
 use crate::error::Error;
 use crate::event::{self, SignIn};
 use crate::userhub::{Client, EventType};
 
-/// Cognito's event as it came, and Lambda's context: the request id and the deadline.
-pub type Invocation = LambdaEvent<Box<RawValue>>;
+/// Time limit for a report while the sign-in waits. Cognito waits 5 s for the whole function. That leaves 3 s for a cold
+/// start (well under 1 s) and for Lambda's own work, so that Cognito never has to call a second time.
+const LIMIT_BEFORE_RESPONSE: Duration = Duration::from_secs(2);
+
+/// Time limit for a report after the response. During that time Lambda needs another environment for another sign-in.
+const LIMIT_AFTER_RESPONSE: Duration = Duration::from_secs(4);
 
 /// How long before Lambda's deadline a report ends. This leaves time to log the outcome and to return the event with the
 /// 7 % of a core that 128 MB get.
 const ANSWER_TIME: Duration = Duration::from_millis(200);
 
-/// Time for all tries of one report, if Lambda's deadline leaves that much: three tries of 2 s, and 4 s of pauses. During
-/// that time Lambda needs another environment for another sign-in.
-const TRIES_LIMIT: Duration = Duration::from_secs(10);
+/// How often a report is tried.
+const TRIES_MAX: u32 = 3;
 
-/// The pause after the first try. It doubles with each.
+/// The first pause between two tries. The second one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Reports an invocation with at most `most_tries` tries, and logs the outcome.
-pub async fn report(client: &Result<Client, Error>, invocation: &Invocation, most_tries: u32) {
-    let (start, mut tries) = (Instant::now(), 0);
-    let outcome = AssertUnwindSafe(send(client, invocation, most_tries, &mut tries))
-        .catch_unwind()
-        .await
-        .unwrap_or(Err(Error::Panic));
-    let tries = (most_tries > 1).then_some(tries); // not logged if there can be only one
-    log(&outcome, tries, start, &invocation.context.request_id);
+/// What a report needs of an invocation.
+#[derive(Debug)]
+pub struct Report {
+    sign_in: Result<SignIn, Error>,
+    request_id: String,
+    deadline: SystemTime,
 }
 
-/// Counts in `tries`, so that the count survives a panic.
-async fn send(
-    client: &Result<Client, Error>,
-    invocation: &Invocation,
-    most_tries: u32,
-    tries: &mut u32,
-) -> Result<StatusCode, Error> {
-    let client = client.as_ref().map_err(Clone::clone)?;
-    let SignIn { user_name, trigger_source } = event::read(&invocation.payload)?;
-    let event_type = event_type(trigger_source.as_deref());
-    let deadline = Instant::now() + TRIES_LIMIT.min(time_left(invocation.context.deadline()));
-    let remaining = || deadline.saturating_duration_since(Instant::now());
-    loop {
-        *tries += 1;
-        let outcome = client.report(event_type, &user_name, remaining()).await;
-        let pause = outcome.as_ref().err().and_then(|error| pause_after(error, *tries));
-        match pause {
-            Some(pause) if *tries < most_tries && pause < remaining() => tokio::time::sleep(pause).await,
-            _ => return outcome,
+impl Report {
+    /// Reads Cognito's event. Whatever is wrong with it becomes the outcome of the report.
+    #[must_use]
+    pub fn new(event: &RawValue, context: &Context) -> Self {
+        Self {
+            sign_in: catch_unwind(|| event::read(event)).unwrap_or(Err(Error::Panic)),
+            request_id: context.request_id.clone(),
+            deadline: context.deadline(),
         }
+    }
+
+    /// Lambda's id of the invocation.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+}
+
+/// Reports sign-ins to UserHub.
+#[derive(Debug)]
+pub struct Reporter {
+    /// A wrong setting must not stop the function, because then every sign-in would fail. Its error becomes the outcome of
+    /// every report.
+    client: Result<Client, Error>,
+    breaker: Breaker,
+    last_report_failed: AtomicBool,
+}
+
+/// What happened during a report. A panic leaves it as it was until then.
+#[derive(Default)]
+struct Progress {
+    tries: u32,
+    circuit: Option<Change>,
+}
+
+impl Reporter {
+    /// Creates a reporter, which may have wrong settings.
+    #[must_use]
+    pub fn new(config: Result<Config, Error>) -> Self {
+        Self {
+            client: config.and_then(Client::new),
+            breaker: Breaker::default(),
+            last_report_failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Reports a sign-in and logs one line with the outcome. Ends within 2 s if the sign-in waits for it
+    /// ([`ReportTiming::BeforeResponse`]), otherwise within 4 s, and 0.2 s before Lambda's deadline if that is sooner.
+    pub async fn report(&self, report: &Report, timing: ReportTiming) {
+        let (start, mut progress) = (Instant::now(), Progress::default());
+        let sending = AssertUnwindSafe(self.send(report, timing, &mut progress));
+        let outcome = sending.catch_unwind().await.unwrap_or(Err(Error::Panic));
+        self.last_report_failed.store(outcome.as_ref().is_err_and(Error::is_transient), Ordering::Relaxed);
+        log(&outcome, &progress, start.elapsed(), &report.request_id);
+    }
+
+    async fn send(&self, report: &Report, timing: ReportTiming, progress: &mut Progress) -> Result<StatusCode, Error> {
+        let client = self.client.as_ref().map_err(Clone::clone)?;
+        let SignIn { user_name, trigger_source } = report.sign_in.as_ref().map_err(Clone::clone)?;
+        let event_type = event_type(trigger_source.as_deref());
+        // A pause holds the environment, so none is made while a sign-in waits, nor for every sign-in while UserHub fails.
+        let may_pause = timing == ReportTiming::AfterResponse && !self.last_report_failed.load(Ordering::Relaxed);
+        let limit = match timing {
+            ReportTiming::BeforeResponse => LIMIT_BEFORE_RESPONSE,
+            ReportTiming::AfterResponse => LIMIT_AFTER_RESPONSE,
+        };
+        let deadline = Instant::now() + limit.min(time_left(report.deadline));
+        let remaining = || deadline.saturating_duration_since(Instant::now());
+
+        let mut outcome = Err(Error::CircuitOpen);
+        while let Some(try_limit) = self.breaker.admit() {
+            progress.tries += 1;
+            let start = Instant::now();
+            outcome = client.report(event_type, user_name, try_limit.min(remaining())).await;
+            let answered = outcome.as_ref().map_or_else(Error::is_answer, |_| true);
+            progress.circuit = self.breaker.record(answered, start.elapsed()).or(progress.circuit);
+            let pause = outcome.as_ref().err().and_then(|error| pause_before_next_try(error, progress.tries));
+            match pause.filter(|pause| pause.is_zero() || may_pause) {
+                Some(pause) if pause < remaining() && !self.breaker.is_open() => sleep(pause).await,
+                _ => break,
+            }
+        }
+        outcome
+    }
+}
+
+/// How long to wait before the next try, or `None` if it would not help. A connection that broke, and an answer that did not
+/// come, are tried again at once, on a new connection. An answer is waited for longer each time, and at least as long as
+/// UserHub asks.
+fn pause_before_next_try(error: &Error, tries: u32) -> Option<Duration> {
+    if !error.is_transient() || tries >= TRIES_MAX {
+        return None;
+    }
+    if error.is_answer() {
+        let pause = FIRST_PAUSE * 2_u32.pow(tries - 1);
+        Some(pause.max(error.retry_after().unwrap_or_default()))
+    } else {
+        Some(FIRST_PAUSE * (tries - 1))
     }
 }
 
@@ -76,26 +158,16 @@ fn time_left(deadline: SystemTime) -> Duration {
     deadline.duration_since(SystemTime::now()).map_or(Duration::MAX, |left| left.saturating_sub(ANSWER_TIME))
 }
 
-/// How long to wait before the next try: at least as long as UserHub asks for, and longer each time. `None` if UserHub
-/// would answer the same again.
-fn pause_after(error: &Error, tries: u32) -> Option<Duration> {
-    let pause = FIRST_PAUSE * 2_u32.pow(tries - 1);
-    match error {
-        Error::RateLimited(retry_after) | Error::Unavailable(_, retry_after) => {
-            Some(pause.max(retry_after.unwrap_or_default()))
-        }
-        Error::Connect(_) | Error::TimedOut => Some(pause),
-        _ => None,
-    }
-}
-
-/// Logs one line for each invocation. docs/operate.md lists the fields.
-fn log(outcome: &Result<StatusCode, Error>, tries: Option<u32>, start: Instant, request_id: &str) {
-    let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+/// Logs one line for each report. docs/operate.md lists the fields.
+fn log(outcome: &Result<StatusCode, Error>, progress: &Progress, elapsed: Duration, request_id: &str) {
+    let tries = (progress.tries != 1).then_some(progress.tries);
+    let circuit = progress.circuit.map(Change::name);
+    let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     match outcome {
         Ok(status) => info!(
             outcome = "reported",
             status = status.as_u16(),
+            circuit,
             tries,
             duration_ms,
             requestId = request_id,
@@ -106,6 +178,7 @@ fn log(outcome: &Result<StatusCode, Error>, tries: Option<u32>, start: Instant, 
             error_kind = error.kind(),
             error = error.to_string(),
             status = error.status().map(|status| status.as_u16()),
+            circuit,
             tries,
             duration_ms,
             requestId = request_id,
@@ -117,13 +190,31 @@ fn log(outcome: &Result<StatusCode, Error>, tries: Option<u32>, start: Instant, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Details;
 
     #[test]
     fn a_report_ends_before_lambdas_deadline() {
         let now = SystemTime::now();
-        assert_eq!(time_left(now + ANSWER_TIME), Duration::ZERO);
-        let left = time_left(now + ANSWER_TIME + Duration::from_secs(3));
-        assert!(left <= Duration::from_secs(3) && left > Duration::from_secs(2), "{left:?}");
+        assert_eq!(time_left(now + Duration::from_millis(200)), Duration::ZERO);
+        let left = time_left(now + Duration::from_millis(3200));
+        assert!(left <= Duration::from_secs(3) && left > Duration::from_millis(2900), "{left:?}");
         assert_eq!(time_left(now - Duration::from_millis(1)), Duration::MAX, "the clock is wrong");
+    }
+
+    #[test]
+    fn waits_longer_before_each_try() {
+        let milliseconds =
+            |error: &Error| [1, 2, 3].map(|tries| Some(pause_before_next_try(error, tries)?.as_millis()));
+        let unavailable = |retry_after| Error::Unavailable(StatusCode::BAD_GATEWAY, Details::default(), retry_after);
+        for unanswered in [Error::connect("reset"), Error::TimedOut] {
+            assert_eq!(milliseconds(&unanswered), [Some(0), Some(200), None]);
+        }
+        for answer in [unavailable(None), Error::RateLimited(Details::default(), Some(Duration::ZERO))] {
+            assert_eq!(milliseconds(&answer), [Some(200), Some(400), None]);
+        }
+        assert_eq!(milliseconds(&unavailable(Some(Duration::from_millis(300)))), [Some(300), Some(400), None]);
+        for final_error in [Error::tls("certificate"), Error::malformed(""), Error::CircuitOpen, Error::Panic] {
+            assert_eq!(milliseconds(&final_error), [None; 3]);
+        }
     }
 }

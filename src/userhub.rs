@@ -2,22 +2,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode, redirect, retry};
 use rustls::RootCertStore;
 use secrecy::ExposeSecret;
+use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
-use crate::error::Error;
-
-/// Time limit for one report, from its start to the head of UserHub's answer. It includes the name look-up, connecting, TLS
-/// and a second try. Cognito waits 5 s for the whole function. That leaves 3 s for a cold start (well under 1 s) and for
-/// Lambda's own work, so that Cognito never has to call a second time.
-const REPORT_LIMIT: Duration = Duration::from_secs(2);
+use crate::error::{Details, Error};
 
 /// How long sent bytes may stay unacknowledged before the connection counts as dead. While Lambda keeps the function
 /// frozen, a NAT gateway or load balancer may silently forget a kept connection. Without this limit the next report would
@@ -29,12 +25,17 @@ const REPORT_LIMIT: Duration = Duration::from_secs(2);
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_millis(100);
 
 /// How long an unused connection is kept. AWS's NAT gateways and network load balancers forget a connection after 350 s.
-/// After 300 s, a new connection costs less than the 0.5 s that it may take to find the old one dead.
+/// After 300 s, a new connection costs less than the 0.5 s that it may take to find the old one dead. If the clock stands
+/// still while Lambda keeps the function frozen, the connection is kept for longer, and may have to be found dead.
 const IDLE_LIMIT: Duration = Duration::from_mins(5);
 
-/// How many bytes of an answer's body are read. This is enough for any error object, and to read a success to its end so
-/// that the connection can be used again.
+/// How much of an answer's body is read, in bytes and in time after its head. This is enough for any error object. A body
+/// that was read to its end leaves a connection that can be used again.
 const BODY_MAX: usize = 16 * 1024;
+const BODY_LIMIT: Duration = Duration::from_millis(300);
+
+/// Longest name that UserHub gives an error, in bytes: twice that of the longest in its SDKs.
+const ERROR_NAME_MAX: usize = 64;
 
 /// What JavaScript's `encodeURIComponent` encodes: everything except `A-Z a-z 0-9 - _ . ! ~ * ' ( )`.
 const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -84,13 +85,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Creates a client without a connection. The first report opens one. `second_try`: whether a report whose connection
-    /// broke is sent once more, on a new connection.
+    /// Creates a client without a connection. The first report opens one.
     ///
     /// # Errors
     /// [`Error::Settings`] if the key cannot be a header's value or the TLS settings contradict each other. Neither happens
     /// with a [`Config`] that was read from the environment.
-    pub fn new(config: Config, second_try: bool) -> Result<Self, Error> {
+    pub fn new(config: Config) -> Result<Self, Error> {
         let unusable =
             |cause: &dyn std::fmt::Display| Error::Settings(format!("the HTTP client cannot be built: {cause}"));
 
@@ -110,23 +110,13 @@ impl Client {
             .with_root_certificates(trusted(config.extra_ca_certs))
             .with_no_client_auth();
 
-        // A sign-in causes at most one extra request, on a new connection that replaces a broken one. UserHub accepts the
-        // same event twice. No budget: it counts in seconds that a frozen function does not notice.
-        let retry = retry::for_host(config.base_url.host_str().unwrap_or_default().to_owned())
-            .max_retries_per_request(second_try.into())
-            .no_budget()
-            .classify_fn(|attempt| match attempt.error() {
-                Some(error) if is_connection_failure(error) => attempt.retryable(),
-                _ => attempt.success(),
-            });
-
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .default_headers(headers)
             .user_agent(USER_AGENT)
             .redirect(redirect::Policy::none()) // the key must not be sent to another server
             .no_proxy() // nor through a proxy that was set for other programs
-            .retry(retry)
+            .retry(retry::never()) // the reporter decides what is worth another try
             .pool_idle_timeout(IDLE_LIMIT);
         #[cfg(target_os = "linux")]
         let http = http.tcp_user_timeout(UNACKNOWLEDGED_LIMIT);
@@ -138,31 +128,33 @@ impl Client {
         })
     }
 
-    /// Tells UserHub what happened to a user. Returns the status with which UserHub accepted the report. Ends within 2 s, or
-    /// within `time_left` if that is shorter.
+    /// Tells UserHub what happened to a user. Returns the status with which UserHub accepted the report. Waits for the head of
+    /// the answer within `limit`, which includes the name look-up, connecting and TLS, and then 0.3 s for the body of an
+    /// error.
     ///
     /// # Errors
     /// Every variant of [`Error`] about the network or UserHub's answer.
-    pub async fn report(&self, event: EventType, user_name: &str, time_left: Duration) -> Result<StatusCode, Error> {
-        let deadline = Instant::now() + REPORT_LIMIT.min(time_left);
+    pub async fn report(&self, event: EventType, user_name: &str, limit: Duration) -> Result<StatusCode, Error> {
+        let deadline = Instant::now() + limit;
         let request = self.http.post(self.event_url(user_name)).body(event.body());
         let response = timeout_at(deadline, request.send())
             .await
             .map_err(|_| Error::TimedOut)?
             .map_err(|error| classify(&error))?;
-        match response.status() {
-            status if status.is_success() => {
-                // Read in the background: a connection with an unread answer cannot be used again.
-                tokio::spawn(read_body(response, deadline));
-                Ok(status)
-            }
-            StatusCode::TOO_MANY_REQUESTS => Err(Error::RateLimited(retry_after(&response))),
-            status if status.is_client_error() => {
-                Err(Error::Rejected { status, code: error_code(&read_body(response, deadline).await) })
-            }
-            status if status.is_server_error() => Err(Error::Unavailable(status, retry_after(&response))),
-            status => Err(Error::UnexpectedStatus(status)),
+        let status = response.status();
+        let body_deadline = deadline.min(Instant::now() + BODY_LIMIT);
+        if status.is_success() {
+            tokio::spawn(read_body(response, body_deadline)); // a sign-in does not wait for it
+            return Ok(status);
         }
+        let retry_after = retry_after(&response);
+        let details = details(&read_body(response, body_deadline).await);
+        Err(match status {
+            StatusCode::TOO_MANY_REQUESTS => Error::RateLimited(details, retry_after),
+            _ if status.is_client_error() => Error::Rejected(status, details),
+            _ if status.is_server_error() => Error::Unavailable(status, details, retry_after),
+            _ => Error::UnexpectedStatus(status),
+        })
     }
 
     /// The URL for a user's events. The name is encoded as by JavaScript's `encodeURIComponent`, so it stays in its segment
@@ -174,7 +166,7 @@ impl Client {
     }
 }
 
-/// Reads the start of an answer's body, until the deadline or `BODY_MAX` bytes.
+/// Reads the start of an answer's body, until the deadline or [`BODY_MAX`] bytes.
 async fn read_body(mut response: Response, deadline: Instant) -> Vec<u8> {
     let mut body = Vec::new();
     while body.len() < BODY_MAX
@@ -182,40 +174,43 @@ async fn read_body(mut response: Response, deadline: Instant) -> Vec<u8> {
     {
         body.extend_from_slice(&chunk);
     }
+    body.truncate(BODY_MAX);
     body
 }
 
-/// How long the answer asks to wait. `Retry-After` is in seconds or a date (RFC 9110, section 10.2.3).
+/// How long the answer asks to wait, in seconds. A date (RFC 9110, section 10.2.3) has a precision of seconds too, and all
+/// tries of a report end within 4 s, so it is ignored.
 fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    match value.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).ok(),
-    }
+    response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
-/// The `code` of UserHub's error object. It is one of gRPC's code names, so anything else is left out. The `message` is
-/// never read, because it may contain the user name.
-fn error_code(body: &[u8]) -> Option<String> {
-    let error: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let code = error.get("code")?.as_str()?;
-    let is_code = code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-    is_code.then(|| code.to_owned())
+/// The names in UserHub's error object, if they are made of capitals and underscores. Its `message` is never read, because
+/// it may contain the user name.
+fn details(body: &[u8]) -> Details {
+    let error: Value = serde_json::from_slice(body).unwrap_or_default();
+    let is_name = |text: &&str| {
+        (1..=ERROR_NAME_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    };
+    let name = |field| error.get(field).and_then(Value::as_str).filter(is_name).map(ToOwned::to_owned);
+    Details { code: name("code"), reason: name("reason") }
 }
 
 /// Turns the reason why there is no answer into an [`Error`].
 fn classify(error: &reqwest::Error) -> Error {
     // The root cause is the most specific. The outermost error would print the URL with the user name.
     let cause = causes(error).skip(1).last().map(ToString::to_string).unwrap_or_default();
-    if error.is_connect() || is_connection_failure(error) { Error::connect(cause) } else { Error::malformed(cause) }
+    if causes(error).any(<Cause>::is::<rustls::Error>) {
+        Error::tls(cause)
+    } else if error.is_connect() || causes(error).any(is_lost_connection) {
+        Error::connect(cause)
+    } else {
+        Error::malformed(cause)
+    }
 }
 
-/// Whether a new connection may help: this one could not be opened, or it broke before the answer. It does not help if the
-/// certificate does not verify or the answer is not HTTP.
-fn is_connection_failure(error: &Cause) -> bool {
-    causes(error).any(|cause| {
-        cause.is::<io::Error>() || cause.downcast_ref::<hyper::Error>().is_some_and(|error| !error.is_parse())
-    }) && !causes(error).any(<Cause>::is::<rustls::Error>)
+/// Whether the connection broke, as opposed to an answer that is not HTTP.
+fn is_lost_connection(cause: &Cause) -> bool {
+    cause.is::<io::Error>() || cause.downcast_ref::<hyper::Error>().is_some_and(|error| !error.is_parse())
 }
 
 type Cause = dyn std::error::Error + 'static;
@@ -256,7 +251,7 @@ mod tests {
             extra_ca_certs: RootCertStore::empty(),
             report: ReportTiming::BeforeResponse,
         };
-        Client::new(config, true).unwrap()
+        Client::new(config).unwrap()
     }
 
     /// encodeURIComponent as ECMAScript defines it, byte by byte.
@@ -303,8 +298,12 @@ mod tests {
     }
 
     #[test]
-    fn trusts_mozillas_roots() {
+    fn trusts_mozillas_roots_and_the_operators() {
         assert_eq!(trusted(RootCertStore::empty()).roots, webpki_roots::TLS_SERVER_ROOTS);
+        let mut extra = RootCertStore::empty();
+        let own = rcgen::generate_simple_self_signed(["own.example".to_owned()]).unwrap().cert;
+        extra.add(own.der().clone()).unwrap();
+        assert_eq!(trusted(extra).len(), 1 + webpki_roots::TLS_SERVER_ROOTS.len());
     }
 
     #[test]
@@ -314,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_kept_for_the_idle_limit_and_no_longer() {
+    async fn a_connection_is_kept_for_five_minutes() {
         static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = client(&format!("http://{}", listener.local_addr().unwrap()));
@@ -330,11 +329,11 @@ mod tests {
             }
         });
 
-        for (idle, connections) in [(Duration::ZERO, 1), (IDLE_LIMIT * 9 / 10, 1), (IDLE_LIMIT * 11 / 10, 2)] {
+        for (idle, connections) in [(Duration::ZERO, 1), (Duration::from_secs(290), 1), (Duration::from_secs(310), 2)] {
             tokio::time::pause();
             tokio::time::advance(idle).await;
             tokio::time::resume();
-            client.report(EventType::SignIn, "a", Duration::MAX).await.unwrap();
+            client.report(EventType::SignIn, "a", Duration::from_secs(2)).await.unwrap();
             tokio::time::sleep(Duration::from_millis(20)).await; // until the answer's body is read
             assert_eq!(CONNECTIONS.load(Ordering::Relaxed), connections, "after {idle:?}");
         }

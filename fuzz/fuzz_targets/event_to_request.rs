@@ -23,7 +23,7 @@ static CLIENT: LazyLock<Client> = LazyLock::new(|| {
         extra_ca_certs: RootCertStore::empty(),
         report: ReportTiming::BeforeResponse,
     };
-    Client::new(config, true).unwrap()
+    Client::new(config).unwrap()
 });
 
 fuzz_target!(|bytes: &[u8]| {

@@ -42,7 +42,7 @@ fn assert_sign_in(function: &Function, userhub: &UserHub, outcome: &str, tries: 
     let (sign_in, elapsed) = sign_in_at_once(function, userhub, EVENT);
     let fields = sign_in.fields();
     assert_eq!(fields.get("error_kind").unwrap_or(&fields["outcome"]), outcome, "{}", sign_in.line);
-    assert_eq!(fields["tries"], tries, "{}", sign_in.line);
+    assert_eq!(sign_in.tries(), tries, "{}", sign_in.line);
     assert_eq!(userhub.reports().len(), usize::try_from(tries).unwrap(), "{}", sign_in.line);
     elapsed
 }
@@ -64,43 +64,41 @@ fn returns_the_event_at_once_and_reports_within_the_invocation() {
 #[test]
 fn tries_three_times_if_that_may_help() {
     let (fail, take) = (answer(503, ""), answer(200, "{}"));
-    for (replies, outcome, tries) in [
-        (vec![fail.clone(), take.clone()], "reported", 2),
-        (vec![vec![Step::Reset], fail.clone(), take.clone()], "reported", 3),
-        (vec![vec![Step::Close], vec![Step::Reset], take.clone()], "reported", 3),
-        (vec![answer(429, ""), take.clone()], "reported", 2),
-        (vec![fail.clone()], "unavailable", 3),
-        (vec![answer(429, "")], "rate_limited", 3),
-        (vec![vec![Step::Reset]], "connect", 3),
-        (vec![answer(401, "{}"), take.clone()], "rejected", 1),
-        (vec![answer(302, ""), take.clone()], "unexpected_answer", 1),
-        (vec![vec![send("no HTTP\r\n\r\n")], take.clone()], "unexpected_answer", 1),
+    for (replies, outcome, tries, pauses) in [
+        (vec![fail.clone(), take.clone()], "reported", 2, 200),
+        (vec![vec![Step::Reset], fail.clone(), take.clone()], "reported", 3, 400),
+        (vec![vec![Step::Close], vec![Step::Reset], take.clone()], "reported", 3, 200),
+        (vec![answer(429, ""), take.clone()], "reported", 2, 200),
+        (vec![fail.clone()], "unavailable", 3, 600),
+        (vec![answer(429, "")], "rate_limited", 3, 600),
+        (vec![vec![Step::Reset]], "connect", 3, 200),
+        (vec![answer(401, "{}"), take.clone()], "rejected", 1, 0),
+        (vec![answer(302, ""), take.clone()], "unexpected_answer", 1, 0),
+        (vec![vec![send("no HTTP\r\n\r\n")], take.clone()], "unexpected_answer", 1, 0),
     ] {
         let userhub = UserHub::replying(replies);
         let elapsed = assert_sign_in(&function(&userhub), &userhub, outcome, tries);
-        // 0.2 s after the first try, and 0.4 s after the second.
-        let pauses = Duration::from_millis([0, 0, 200, 600][usize::try_from(tries).unwrap()]);
-        assert!(elapsed >= pauses, "{tries} tries in {elapsed:?}");
+        assert!(elapsed >= Duration::from_millis(pauses), "{tries} tries in {elapsed:?}");
     }
     let nobody = settings(&unused_base_url()).start();
     let sign_in = nobody.sign_in(EVENT);
     sign_in.assert_not_reported("connect", None);
-    assert_eq!(sign_in.fields()["tries"], 3);
+    assert_eq!(sign_in.tries(), 3);
 }
 
 #[test]
 fn waits_as_long_as_userhub_asks() {
     let take = answer(200, "{}");
-    let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3)); // rounded down to a second
     for (refusal, outcome, tries, pause) in [
-        (refusal("429 Too Many Requests", &date), "reported", 2, 1500),
         (refusal("429 Too Many Requests", "1"), "reported", 2, 1000),
         (refusal("503 Service Unavailable", "1"), "reported", 2, 1000),
         (refusal("429 Too Many Requests", "0"), "reported", 2, 200),
         (refusal("429 Too Many Requests", "soon"), "reported", 2, 200),
-        (refusal("429 Too Many Requests", "Thu, 01 Jan 1970 00:00:00 GMT"), "reported", 2, 200),
-        // Longer than Lambda lets the function run: no second try.
-        (refusal("429 Too Many Requests", "3600"), "rate_limited", 1, 0),
+        // A date is ignored.
+        (refusal("429 Too Many Requests", "Thu, 01 Jan 2099 00:00:00 GMT"), "reported", 2, 200),
+        (refusal("503 Service Unavailable", "3"), "reported", 2, 3000),
+        // Longer than a report may take: no second try.
+        (refusal("429 Too Many Requests", "4"), "rate_limited", 1, 0),
         (refusal("503 Service Unavailable", "18446744073709551615"), "unavailable", 1, 0),
     ] {
         let userhub = UserHub::replying([refusal, take.clone()]);
@@ -114,14 +112,14 @@ fn ends_the_report_before_lambda_would_end_the_function() {
     let userhub = UserHub::replying([vec![Step::Hang]]);
     let function = function(&userhub);
     let start = Instant::now();
-    let deadline = SystemTime::now() + Duration::from_millis(3500);
+    let deadline = SystemTime::now() + Duration::from_millis(2500);
     let sign_in = function.sign_in_by(deadline, EVENT);
     let idle_since = function.wait_until_idle();
     assert!(sign_in.returned_at < userhub.last_reply_ended_at(), "waited {:?}", sign_in.elapsed);
     sign_in.assert_not_reported("timed_out", None);
-    assert_eq!(sign_in.fields()["tries"], 2);
+    assert_eq!(sign_in.tries(), 2);
     let elapsed = idle_since.duration_since(start);
-    assert!(elapsed < Duration::from_millis(3500), "{elapsed:?}");
+    assert!(elapsed < Duration::from_millis(2500), "{elapsed:?}");
     assert_eq!(userhub.reports().len(), 2);
 }
 
@@ -136,7 +134,7 @@ fn reports_each_sign_in_once_and_for_its_own_user() {
             let user_name = serde_json::from_slice::<serde_json::Value>(&event).unwrap()["userName"].clone();
             let reports = userhub.reports_of_any_type();
             assert!(reports.iter().all(|report| report.user_name == user_name), "{name}: {reports:?}");
-            assert_eq!(reports.len(), if sign_in.fields()["tries"] == 2 { 2 } else { 1 }, "{name} in round {round}");
+            assert_eq!(reports.len(), if sign_in.tries() == 2 { 2 } else { 1 }, "{name} in round {round}");
         }
         userhub.reply_with([answer(500, ""), answer(200, "{}")]);
     }
@@ -161,12 +159,19 @@ fn the_next_sign_in_begins_when_the_last_report_has_ended() {
 fn reports_before_the_response_if_lambda_refuses_the_extension() {
     let wait = Duration::from_millis(600);
     let userhub = UserHub::replying([late(wait, answer(200, "{}"))]);
-    let function = settings(&userhub.base_url()).with_runtime_api(Behaviour::NoExtensions).start();
+    for behaviour in [Behaviour::RefusesExtensions, Behaviour::IgnoresExtensions] {
+        reports_before_the_response(behaviour, wait, &userhub);
+    }
+}
+
+#[track_caller]
+fn reports_before_the_response(behaviour: Behaviour, wait: Duration, userhub: &UserHub) {
+    userhub.reply_with([late(wait, answer(200, "{}"))]);
+    let function = settings(&userhub.base_url()).with_runtime_api(behaviour).start();
     for _ in 0..2 {
         let sign_in = function.sign_in(EVENT);
         assert!(sign_in.elapsed >= wait, "without an extension, Lambda would freeze the function during the report");
         sign_in.assert_reported(200);
-        assert!(!sign_in.fields().contains_key("tries"), "{}", sign_in.line);
         userhub.only_report();
     }
     // It tries twice, as in the default mode.
@@ -179,22 +184,33 @@ fn reports_before_the_response_if_lambda_refuses_the_extension() {
     assert!(about_it[0].contains(r#""level":"WARN""#), "{}", about_it[0]);
 }
 
+/// Lambda sends no further sign-in to it, and starts another process for the next one.
 #[test]
-fn reports_before_the_response_after_the_extensions_api_failed() {
+fn ends_after_the_last_report_when_the_extensions_api_fails() {
     let wait = Duration::from_millis(600);
     let userhub = UserHub::replying([late(wait, answer(200, "{}"))]);
-    let function = function(&userhub);
+    let mut function = function(&userhub);
     assert_sign_in(&function, &userhub, "reported", 1);
-    function.set_runtime_api(Behaviour::NoExtensions); // the request that is waiting still gets its reply
+    function.set_runtime_api(Behaviour::RefusesExtensions); // also the request that is waiting
     let last = function.sign_in(EVENT);
     last.assert_reported(200);
     assert!(last.returned_at < userhub.last_reply_ended_at(), "waited {:?}", last.elapsed);
     userhub.only_report();
-    let line = function.line_with("the Lambda Extensions API failed");
+    let line = function.line_with("the Lambda Extensions API failed: its answer was 403 Forbidden");
     assert!(line.contains(r#""level":"ERROR""#), "{line}");
-    let sign_in = function.sign_in(EVENT);
-    assert!(sign_in.elapsed >= wait, "without an extension, Lambda would freeze the function during the report");
-    sign_in.assert_reported(200);
+    assert_eq!(function.wait_for_end().code(), Some(1));
+}
+
+/// The report of a sign-in whose response could not be sent is under way.
+#[test]
+fn ends_after_the_last_report_when_the_runtime_api_is_gone() {
+    let userhub = UserHub::replying([late(Duration::from_millis(600), answer(200, "{}"))]);
+    let mut function = function(&userhub);
+    let returned = function.return_event(EVENT);
+    function.set_runtime_api(Behaviour::Gone);
+    assert_eq!(function.wait_for_end().code(), Some(1));
+    let line = function.line_with(&returned.request_id);
+    assert!(line.contains("sign-in reported"), "{line}");
     userhub.only_report();
 }
 
@@ -206,8 +222,23 @@ fn an_invocation_with_invalid_json_ends() {
     function.send_invalid_json(b"no JSON");
     let start = Instant::now();
     function.sign_in(EVENT).assert_reported(200);
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     userhub.only_report();
+}
+
+/// The extension has stopped waiting for it by then, and reports it during the next invocation, together with that one's.
+#[test]
+fn reports_an_event_that_arrives_late() {
+    let userhub = UserHub::start();
+    let function = function(&userhub);
+    function.wait_until_ready();
+    function.set_runtime_api(Behaviour::DelaysEvents);
+    let late = function.return_event(EVENT);
+    function.set_runtime_api(Behaviour::Normal);
+    function.sign_in(EVENT).assert_reported(200);
+    function.wait_until_idle();
+    function.line_with(&late.request_id);
+    assert_eq!(userhub.reports().len(), 2);
 }
 
 #[test]
@@ -221,7 +252,6 @@ fn the_default_is_to_report_before_the_response() {
         let function = settings.start();
         let sign_in = function.sign_in(EVENT);
         assert!(sign_in.elapsed >= wait, "the event came back before the report");
-        assert!(!sign_in.fields().contains_key("tries"), "{}", sign_in.line);
         userhub.only_report();
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that UserHub may answer, or do instead.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use harness::{EVENT, Function, Reply, Settings, SignIn, Step, UserHub, answer, send, unused_base_url};
 
@@ -41,6 +41,7 @@ fn logs_status_and_code_of_a_rejection() {
         (401, "UNAUTHENTICATED", "UserHub rejected the report: 401 Unauthorized, UNAUTHENTICATED"),
         (403, "PERMISSION_DENIED", "UserHub rejected the report: 403 Forbidden, PERMISSION_DENIED"),
         (404, "NOT_FOUND", "UserHub rejected the report: 404 Not Found, NOT_FOUND"),
+        (408, "CANCELLED", "UserHub rejected the report: 408 Request Timeout, CANCELLED"),
         (451, "ABORTED", "UserHub rejected the report: 451 Unavailable For Legal Reasons, ABORTED"),
     ] {
         let reply = answer(status, &format!(r#"{{"code": "{code}", "message": "about sample.user@example.com"}}"#));
@@ -50,18 +51,35 @@ fn logs_status_and_code_of_a_rejection() {
 
 #[test]
 fn leaves_out_a_code_that_is_not_one() {
-    let userhub_text = [
-        "",
-        "not JSON",
-        "null",
-        r#"{"code": 5}"#,
-        r#"{"code": "1f0e2d3c-4b5a-4697-8877-665544332211"}"#,
-        r#"{"code": "TWO\nLINES"}"#,
-        r#"{"code": "A_CODE_THAT_IS_LONGER_THAN_ANY_OF_GRPC"}"#,
-    ];
-    for body in userhub_text {
+    for body in ["", "not JSON", "null", "[]", r#"{"code": 5, "reason": {}}"#] {
         let error = sign_in(answer(403, body), 1).assert_not_reported("rejected", Some(403));
         assert_eq!(error, "UserHub rejected the report: 403 Forbidden", "{body}");
+    }
+    let long = "A".repeat(65);
+    for text in ["", "1f0e2d3c-4b5a-4697-8877-665544332211", "NOT_FOUND_2", "not_found", "TWO\\nLINES", &long] {
+        for field in ["code", "reason"] {
+            let body = format!(r#"{{"{field}": "{text}"}}"#);
+            let error = sign_in(answer(403, &body), 1).assert_not_reported("rejected", Some(403));
+            assert_eq!(error, "UserHub rejected the report: 403 Forbidden", "{body}");
+        }
+    }
+}
+
+#[test]
+fn logs_code_and_reason_of_every_error() {
+    let body = r#"{"code": "FAILED_PRECONDITION", "reason": "USER_PENDING_DELETION", "message": "sample.user"}"#;
+    let names = ", FAILED_PRECONDITION, USER_PENDING_DELETION";
+    for (status, kind, error) in [
+        (400, "rejected", "UserHub rejected the report: 400 Bad Request"),
+        (429, "rate_limited", "UserHub is limiting the rate of requests: 429 Too Many Requests"),
+        (503, "unavailable", "UserHub is unavailable: 503 Service Unavailable"),
+    ] {
+        let logged = sign_in(answer(status, body), 1).assert_not_reported(kind, Some(status));
+        assert_eq!(logged, format!("{error}{names}"));
+        let code_only = sign_in(answer(status, r#"{"code": "ABORTED"}"#), 1).assert_not_reported(kind, Some(status));
+        assert_eq!(code_only, format!("{error}, ABORTED"));
+        let reason_only = sign_in(answer(status, r#"{"reason": "A"}"#), 1).assert_not_reported(kind, Some(status));
+        assert_eq!(reason_only, format!("{error}, A"));
     }
 }
 
@@ -106,6 +124,12 @@ fn waits_through_interim_answers() {
 #[test]
 fn reports_to_a_slow_userhub() {
     let reply = [vec![Step::Wait(Duration::from_secs(1))], answer(200, "{}")].concat();
+    sign_in(reply, 1).assert_reported(200);
+}
+
+#[test]
+fn waits_two_seconds_for_an_answer() {
+    let reply = [vec![Step::Wait(Duration::from_millis(1800))], answer(200, "{}")].concat();
     sign_in(reply, 1).assert_reported(200);
 }
 
@@ -158,8 +182,48 @@ fn keeps_the_status_when_the_body_of_an_error_never_ends() {
     let endless = [send("HTTP/1.1 403 Forbidden\r\n\r\n"), Step::SendForever(vec![b'x'; 4096], Duration::ZERO)];
     let broken = [send("HTTP/1.1 403 Forbidden\r\nContent-Length: 99\r\n\r\n{"), Step::Reset];
     for reply in [vec![head, Step::Hang], endless.to_vec(), broken.to_vec()] {
-        sign_in(reply, 1).assert_not_reported("rejected", Some(403));
+        let sign_in = sign_in(reply, 1);
+        sign_in.assert_not_reported("rejected", Some(403));
+        assert!(sign_in.elapsed < Duration::from_millis(1500), "waited for the body: {:?}", sign_in.elapsed);
     }
+}
+
+#[test]
+fn does_not_read_a_body_past_lambdas_deadline() {
+    let head = send("HTTP/1.1 403 Forbidden\r\nContent-Length: 99\r\n\r\n{");
+    let userhub = UserHub::replying([vec![Step::Wait(Duration::from_millis(450)), head, Step::Hang]]);
+    let left = Duration::from_millis(700);
+    let sign_in = Function::reporting_to(&userhub).sign_in_by(SystemTime::now() + left, EVENT);
+    assert!(sign_in.elapsed < left, "{left:?} left, and the event came back after {:?}", sign_in.elapsed);
+    userhub.only_report();
+}
+
+/// Otherwise the connection would stay open for as long as UserHub likes.
+#[test]
+fn stops_reading_a_body_that_does_not_end() {
+    for status in ["200 OK", "403 Forbidden", "503 Service Unavailable"] {
+        let head = send(format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n"));
+        let userhub =
+            UserHub::replying([vec![head, Step::SendForever(b"1\r\nx\r\n".to_vec(), Duration::from_millis(50))]]);
+        let function = Function::reporting_to(&userhub);
+        function.sign_in(EVENT);
+        userhub.only_report();
+        let start = Instant::now();
+        userhub.wait_for_connections_to_end();
+        assert!(start.elapsed() < Duration::from_secs(5), "{status}: {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn reads_16_kib_of_an_error() {
+    let body = |length: usize| {
+        let start = r#"{"code": "NOT_FOUND", "details": ""#;
+        format!("{start}{}\"}}", "x".repeat(length - start.len() - 2))
+    };
+    let error = sign_in(answer(404, &body(16 * 1024)), 1).assert_not_reported("rejected", Some(404));
+    assert_eq!(error, "UserHub rejected the report: 404 Not Found, NOT_FOUND");
+    let error = sign_in(answer(404, &body(16 * 1024 + 1)), 1).assert_not_reported("rejected", Some(404));
+    assert_eq!(error, "UserHub rejected the report: 404 Not Found");
 }
 
 #[test]

@@ -39,6 +39,44 @@ fn keeps_a_connection_whose_answers_come_in_pieces() {
     assert_eq!(userhub.connections(), 1);
 }
 
+/// A failing UserHub would otherwise have to shake hands for each sign-in.
+#[test]
+fn keeps_a_connection_after_an_error_whose_body_comes_late() {
+    for status in ["302 Found", "401 Unauthorized", "404 Not Found", "429 Too Many Requests", "503 Service Unavailable"]
+    {
+        let head = send(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n"));
+        let userhub = UserHub::replying([vec![head, Step::Wait(PAUSE / 2), send("{}")]]);
+        let function = Function::reporting_to(&userhub);
+        for _ in 0..10 {
+            function.sign_in(EVENT);
+            userhub.only_report();
+        }
+        assert_eq!(userhub.connections(), 1, "{status}");
+    }
+}
+
+/// The options of the function's own sockets, which this test may borrow as the function's parent.
+#[cfg(target_os = "linux")]
+#[test]
+fn sets_the_options_of_its_connection() {
+    use rustix::net::{getpeername, sockopt};
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+    let userhub = UserHub::start();
+    let function = Function::reporting_to(&userhub);
+    function.sign_in(EVENT).assert_reported(200);
+    userhub.only_report();
+    let process = pidfd_open(Pid::from_raw(function.id().cast_signed()).unwrap(), PidfdFlags::empty()).unwrap();
+    let files = std::fs::read_dir(format!("/proc/{}/fd", function.id())).unwrap();
+    let numbers = files.filter_map(|file| file.unwrap().file_name().to_str()?.parse().ok());
+    let sockets = numbers.filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok());
+    let to_userhub = |socket: &_| getpeername(socket).is_ok_and(|peer| peer == Some(userhub.address.into()));
+    let connections: Vec<_> = sockets.filter(to_userhub).collect();
+    assert_eq!(connections.len(), 1);
+    assert_eq!(sockopt::tcp_user_timeout(&connections[0]).unwrap(), 100, "ms: a dead connection is found soon");
+    assert!(sockopt::tcp_nodelay(&connections[0]).unwrap(), "a request goes out at once");
+}
+
 #[test]
 fn opens_a_new_connection_after_userhub_closed_or_reset_the_old_one() {
     for ending in [Step::Close, Step::Reset] {

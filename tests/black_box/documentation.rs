@@ -36,22 +36,17 @@ fn names<const N: usize>(names: [&str; N]) -> impl Iterator<Item = String> {
 #[test]
 fn lists_the_fields_and_error_kinds_of_real_lines() {
     let mut lines = Vec::new();
-    for reply in [
-        answer(200, "{}"),
-        answer(302, ""),
-        answer(404, r#"{"code":"NOT_FOUND"}"#),
-        answer(429, ""),
-        answer(500, ""),
-        vec![Step::Hang],
-    ] {
+    for reply in
+        [answer(200, "{}"), answer(302, ""), answer(404, r#"{"code":"NOT_FOUND"}"#), answer(429, ""), answer(500, "")]
+    {
         let userhub = UserHub::replying([reply]);
         lines.push(Function::reporting_to(&userhub).sign_in(EVENT).fields());
         userhub.only_report();
     }
-    let userhub = UserHub::start();
-    let after_response = Settings::for_base_url(&userhub.base_url()).set("USERHUB_REPORT", "after-response").start();
-    lines.push(after_response.sign_in(EVENT).fields());
-    userhub.only_report();
+    let hanging = UserHub::replying([vec![Step::Hang]]);
+    let function = Function::reporting_to(&hanging);
+    lines.extend((0..3).map(|_| function.sign_in(EVENT).fields())); // the second one opens the circuit
+    hanging.reports();
     let unreachable = Settings::for_base_url(&unused_base_url()).start();
     lines.push(unreachable.sign_in(EVENT).fields());
     lines.push(unreachable.sign_in(b"{}").fields());

@@ -4,7 +4,10 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use harness::{EVENT, Function, Reply, Settings, SignIn, Step, UserHub, answer, send};
+use harness::{
+    Authority, EVENT, Function, Limit, Reply, Settings, SignIn, Step, UserHub, answer, certificate_for, send,
+};
+use rustls::version::TLS13;
 
 /// Limit of the memory that one answer may take, in KiB. The function reads up to 16 KiB of a body, and hyper reads up to
 /// some 400 KiB of a head.
@@ -135,6 +138,28 @@ fn survives_floods() {
     survive(endless).assert_reported(200);
     let endless = [send("HTTP/1.1 200 OK\r\n\r\n"), Step::SendForever(vec![b'x'; 65_536], Duration::ZERO)];
     survive(endless.to_vec()).assert_reported(200);
+}
+
+/// With the processor time that Lambda gives 128 MB, and over TLS, as in Lambda.
+#[test]
+fn survives_floods_with_little_processor_time() {
+    let limit = match Limit::for_memory(128) {
+        Ok(limit) => limit,
+        Err(error) => return eprintln!("SKIPPED: no control group can be created: {error}"),
+    };
+    let authority = Authority::new("flood");
+    for flood in ["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"] {
+        let userhub = UserHub::start_tls(authority.server(&certificate_for("localhost"), &[&TLS13]));
+        userhub.reply_with([vec![Step::SendForever(flood.repeat(1000).into_bytes(), Duration::ZERO)]]);
+        let function = Settings::for_base_url(&userhub.base_url())
+            .set("USERHUB_EXTRA_CA_CERTS", authority.file())
+            .prepared(Some(limit.group()))
+            .start();
+        let sign_in = function.sign_in(EVENT);
+        sign_in.assert_not_reported("timed_out", None);
+        assert!(sign_in.elapsed < Duration::from_millis(2500), "{:?}", sign_in.elapsed);
+        userhub.only_report();
+    }
 }
 
 #[test]

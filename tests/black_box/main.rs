@@ -12,6 +12,7 @@ mod events;
 mod hostile_userhub;
 mod logs;
 mod network;
+mod outage;
 mod platform;
 mod process;
 mod properties;

@@ -11,14 +11,15 @@ use harness::{Behaviour, EVENT, Function, Settings, Step, UserHub, answer};
 #[test]
 fn returns_the_event_before_a_near_deadline() {
     let userhub = UserHub::replying([vec![Step::Hang]]);
-    let function = Function::reporting_to(&userhub);
     for left in [300, 700, 1200, 1900].map(Duration::from_millis) {
+        let function = Function::reporting_to(&userhub);
         let sign_in = function.sign_in_by(SystemTime::now() + left, EVENT);
         sign_in.assert_not_reported("timed_out", None);
         assert!(sign_in.elapsed < left, "{left:?} left, and the event came back after {:?}", sign_in.elapsed);
         userhub.only_report();
     }
     // Too near to wait for an answer: the report ends at once.
+    let function = Function::reporting_to(&userhub);
     let sign_in = function.sign_in_by(SystemTime::now() + Duration::from_millis(150), EVENT);
     sign_in.assert_not_reported("timed_out", None);
     assert!(sign_in.elapsed < Duration::from_secs(1), "{:?}", sign_in.elapsed);
@@ -57,6 +58,23 @@ fn works_with_a_slow_runtime_api() {
     for _ in 0..10 {
         function.sign_in(EVENT).assert_reported(200);
         userhub.only_report();
+    }
+}
+
+/// Cognito sends no client context; another caller of the function may. lambda_runtime ends then, without a response.
+#[test]
+fn names_a_client_context_that_cannot_be_read() {
+    let userhub = UserHub::start();
+    for (custom, is_valid) in [(r#"{"a":"1"}"#, true), (r#"{"a":1}"#, false)] {
+        let mut function = Function::reporting_to(&userhub);
+        function.send_with_headers(&format!("Lambda-Runtime-Client-Context: {{\"custom\":{custom}}}\r\n"));
+        if is_valid {
+            function.line_with("sign-in reported");
+            userhub.only_report();
+        } else {
+            assert_eq!(function.wait_for_end().code(), Some(1));
+            function.line_with("got no response because lambda_runtime cannot read its client context");
+        }
     }
 }
 

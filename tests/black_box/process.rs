@@ -3,12 +3,16 @@
 use std::process::Command;
 
 use harness::{EVENT, Settings, UserHub, binary};
+use serde_json::{Map, Value};
 
 #[test]
 fn says_what_it_is_when_started_by_hand() {
-    for variables in [&[][..], &[("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")]] {
-        let output = Command::new(binary()).env_clear().envs(variables.iter().copied()).output().unwrap();
-        assert_eq!(output.status.code(), Some(2));
+    let variables = ["RUNTIME_API", "FUNCTION_NAME", "FUNCTION_MEMORY_SIZE", "FUNCTION_VERSION"];
+    for missing in variables {
+        let others = variables.iter().filter(|name| **name != missing);
+        let others = others.map(|name| (format!("AWS_LAMBDA_{name}"), "127.0.0.1:9"));
+        let output = Command::new(binary()).env_clear().envs(others).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "without {missing}");
         let printed = String::from_utf8(output.stderr).unwrap();
         assert!(
             printed.starts_with("userhub-signin is an AWS Lambda function") && printed.contains("`make run`"),
@@ -43,7 +47,10 @@ fn returns_the_event_when_the_report_panics() {
     for _ in 0..2 {
         function.sign_in(EVENT).assert_not_reported("panic", None);
     }
-    assert!(function.line_with("panicked").contains("location"));
+    let line: Map<String, Value> = serde_json::from_str(&function.line_with("\"panicked\"")).unwrap();
+    let fields: Vec<_> = line.keys().map(String::as_str).collect();
+    assert_eq!(fields, ["level", "location", "message", "timestamp"], "the panic's own text may contain data");
+    assert_eq!(line["message"], "panicked");
 
     limit(unlimited);
     function.sign_in(EVENT).assert_reported(200);

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use harness::{ADMIN_KEY, CONNECTION_ID, EVENT, Settings, UserHub, answer};
+use serde_json::{Value, json};
 
 /// Starts the function with a wrong setting, and checks that it logs `problem` at start and at each sign-in.
 #[track_caller]
@@ -18,7 +19,8 @@ fn assert_refused(settings: Settings, variable: &str, problem: &str) {
     let log = function.end();
     let at_start: Vec<_> = log.iter().filter(|line| line.contains(&sentence) && !line.contains("requestId")).collect();
     assert_eq!(at_start.len(), 1, "one line at start: {log:#?}");
-    assert!(at_start[0].contains(r#""level":"ERROR""#), "{}", at_start[0]);
+    let fields: Value = serde_json::from_str(at_start[0]).unwrap();
+    assert_eq!((&fields["level"], &fields["variable"]), (&json!("ERROR"), &json!(variable)), "{}", at_start[0]);
 }
 
 #[test]
@@ -58,14 +60,24 @@ fn names_every_wrong_setting() {
     }
 }
 
+const NOT_A_KEY: &str = "is not an Admin API key: it may contain only letters, digits and -._~+/= (common causes are quotes \
+    around it, and a secret that contains JSON instead of the key alone)";
+
 #[test]
 fn names_a_malformed_setting_without_its_value() {
     let not_pem = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").display().to_string();
     for (variable, value, problem) in [
         ("USERHUB_REPORT", "after", "must be before-response or after-response"),
-        ("USERHUB_ADMIN_KEY", "value one", "contains white space, control or non-ASCII characters"),
-        ("USERHUB_ADMIN_KEY", "value\r\nX-Injected: yes", "contains white space, control or non-ASCII characters"),
-        ("USERHUB_ADMIN_KEY", "value\u{e9}", "contains white space, control or non-ASCII characters"),
+        ("USERHUB_ADMIN_KEY", "value one", NOT_A_KEY),
+        ("USERHUB_ADMIN_KEY", "value\tone", NOT_A_KEY),
+        ("USERHUB_ADMIN_KEY", "value\r\nX-Injected: yes", NOT_A_KEY),
+        ("USERHUB_ADMIN_KEY", "value\u{e9}", NOT_A_KEY),
+        ("USERHUB_ADMIN_KEY", "\"value\"", NOT_A_KEY),
+        ("USERHUB_ADMIN_KEY", "'value'", NOT_A_KEY),
+        ("USERHUB_ADMIN_KEY", r#"{"key":"value"}"#, NOT_A_KEY),
+        ("USERHUB_ADMIN_KEY", "Bearer:value", NOT_A_KEY),
+        ("USERHUB_ADMIN_KEY", "value=value", NOT_A_KEY),
+        ("USERHUB_ADMIN_KEY", "===", NOT_A_KEY),
         ("AMAZON_COGNITO_CONNECTION_ID", "value/../../x", "may contain only letters, digits, '_' and '-'"),
         ("AMAZON_COGNITO_CONNECTION_ID", "value:event?x=", "may contain only letters, digits, '_' and '-'"),
         ("USERHUB_BASE_URL", "value", "is not a URL: relative URL without a base"),
@@ -75,6 +87,7 @@ fn names_a_malformed_setting_without_its_value() {
         ("USERHUB_BASE_URL", "http://169.254.169.254/value", "must start with https:// (http is for"),
         ("USERHUB_BASE_URL", "file:///value", "must start with https://"),
         ("USERHUB_BASE_URL", "https://value@userhub.example", "may contain a host, a port and a path"),
+        ("USERHUB_BASE_URL", "https://:value@userhub.example", "may contain a host, a port and a path"),
         ("USERHUB_BASE_URL", "https://userhub.example?value", "may contain a host, a port and a path"),
         ("USERHUB_BASE_URL", "https://userhub.example#value", "may contain a host, a port and a path"),
         ("USERHUB_BASE_URL", "https://user\nhub.value", "contains control characters"),
@@ -186,6 +199,20 @@ fn refuses_hostile_values() {
                 "{shown}: {line}"
             );
         }
+    }
+}
+
+#[test]
+fn reads_a_certificate_file_of_at_most_1_mib() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("large.pem");
+    for (length, error) in [
+        (1 << 20, "names a file without a certificate: it must contain PEM blocks 'BEGIN CERTIFICATE'"),
+        ((1 << 20) + 1, "must name a regular file of at most 1 MiB"),
+    ] {
+        std::fs::write(&file, vec![b'\n'; length]).unwrap();
+        let function = Settings::for_base_url("").set("USERHUB_EXTRA_CA_CERTS", file.to_str().unwrap()).start();
+        let logged = function.sign_in(EVENT).assert_not_reported("settings", None);
+        assert_eq!(logged, format!("USERHUB_EXTRA_CA_CERTS {error}"));
     }
 }
 

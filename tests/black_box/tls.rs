@@ -31,6 +31,21 @@ fn reports_over_tls_with_an_extra_root() {
 }
 
 #[test]
+fn trusts_every_root_in_the_file() {
+    let [first, second] = ["first", "second"].map(Authority::new);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    write!(file, "{}{}", first.issuer.pem(), second.issuer.pem()).unwrap();
+    for authority in [first, second] {
+        let userhub = UserHub::start_tls(authority.server(&certificate_for("localhost"), &[&TLS13]));
+        let function = Settings::for_base_url(&userhub.base_url())
+            .set("USERHUB_EXTRA_CA_CERTS", file.path().to_str().unwrap())
+            .start();
+        function.sign_in(EVENT).assert_reported(200);
+        userhub.only_report();
+    }
+}
+
+#[test]
 fn refuses_a_certificate_that_does_not_verify() {
     let authority = Authority::new("trusted");
     let unknown = Authority::new("unknown");
@@ -42,15 +57,19 @@ fn refuses_a_certificate_that_does_not_verify() {
         (&authority, expired, "certificate expired"),
         (&authority, certificate_for("userhub.example"), "certificate not valid for name \"localhost\""),
     ] {
-        let userhub = UserHub::start_tls(authority_used.server(&certificate, &[&TLS13]));
-        let function =
-            Settings::for_base_url(&userhub.base_url()).set("USERHUB_EXTRA_CA_CERTS", authority.file()).start();
-        let error = function.sign_in(EVENT).assert_not_reported("connect", None);
-        assert!(
-            error.starts_with("could not reach UserHub: invalid peer certificate") && error.contains(words),
-            "{error}"
-        );
-        assert_eq!(userhub.connections(), 1, "a second try would see the same certificate");
+        for report in ["before-response", "after-response"] {
+            let userhub = UserHub::start_tls(authority_used.server(&certificate, &[&TLS13]));
+            let function = Settings::for_base_url(&userhub.base_url())
+                .set("USERHUB_EXTRA_CA_CERTS", authority.file())
+                .set("USERHUB_REPORT", report)
+                .start();
+            let error = function.sign_in(EVENT).assert_not_reported("connect", None);
+            assert!(
+                error.starts_with("could not reach UserHub: invalid peer certificate") && error.contains(words),
+                "{error}"
+            );
+            assert_eq!(userhub.connections(), 1, "a second try would see the same certificate");
+        }
     }
 }
 

@@ -35,7 +35,7 @@ class AfterResponse(unittest.TestCase):
             answered, ended = self.invoke()
             self.assertLess(answered, 0.3)
             self.assertGreaterEqual(ended, 1, "the report was still to come")
-        self.assertEqual([(line["outcome"], line["tries"]) for line in self.function.outcomes()], [("reported", 1)] * 3)
+        self.assertEqual([line["outcome"] for line in self.function.outcomes()], ["reported"] * 3)
         self.assertEqual(self.userhub.end(), ["sample"] * 3)
 
     def test_by_default_it_has_to_wait(self):

@@ -111,7 +111,8 @@ class Source(unittest.TestCase):
         for name, good, bad in [
             ("UserPoolId", [POOL, "us-gov-west-1_Ab1"], ["", "eu-west-1", "AbCd12345", "eu-west-1_a b"]),
             ("ConnectionId", ["", "conn_AbCd-1"], ["conn 1", "conn/1", "conn@1"]),
-            ("AdminKey", ["", "none", KEY], ["two words", "line\nbreak"]),
+            ("AdminKey", ["", "none", KEY, "a-._~+/=="],
+             ["two words", "line\nbreak", f"'{KEY}'", f'"{KEY}"', f'{{"key":"{KEY}"}}', "a=b"]),
             ("AdminKeySecretArn", ["", SECRET], ["userhub/key", SECRET.replace("secret:", "", 1).replace(":sec", "")]),
             ("AdminKeySecretVersionId", ["", VERSION], ["AWSCURRENT", VERSION + "}}"]),
             ("BaseUrl", ["", "https://api.example.com", "https://api.example.com:8443/userhub"],

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value};
 
 use crate::runtime_api::{Behaviour, FUNCTION_TIMEOUT, Response, RuntimeApi};
-use crate::{ADMIN_KEY, CONNECTION_ID, UserHub};
+use crate::{ADMIN_KEY, CONNECTION_ID, EVENT, UserHub};
 
 /// The promise: the event comes back within 2 s. The rest is slack for a busy machine, well below Cognito's 5 s.
 const ANSWER_LIMIT: Duration = Duration::from_millis(2800);
@@ -215,7 +215,7 @@ impl Function {
     }
 
     #[track_caller]
-    fn return_event_by(&self, deadline: SystemTime, event: &[u8]) -> Response {
+    pub fn return_event_by(&self, deadline: SystemTime, event: &[u8]) -> Response {
         let response = self.invoke(deadline, event);
         assert_eq!(response.verdict, "response", "the sign-in fails: {}", String::from_utf8_lossy(&response.body));
         assert!(response.body == event, "another event came back: {}", String::from_utf8_lossy(&response.body));
@@ -253,6 +253,11 @@ impl Function {
     pub fn send_invalid_json(&self, event: &[u8]) {
         let response = self.runtime_api.invoke("invalid", event, SystemTime::now() + FUNCTION_TIMEOUT);
         assert_eq!(response.verdict, "error");
+    }
+
+    /// Sends an ordinary event with more header lines, and does not wait for the response.
+    pub fn send_with_headers(&self, headers: &str) {
+        self.runtime_api.send("with-headers", EVENT, SystemTime::now() + FUNCTION_TIMEOUT, headers);
     }
 
     /// Waits until the extension has finished, so that Lambda could freeze the function. Returns when that was.
@@ -352,6 +357,12 @@ impl SignIn {
     #[track_caller]
     pub fn fields(&self) -> Map<String, Value> {
         serde_json::from_str(&self.line).unwrap_or_else(|error| panic!("{error} in {}", self.line))
+    }
+
+    /// How often the report was sent.
+    #[track_caller]
+    pub fn tries(&self) -> u64 {
+        self.fields().get("tries").map_or(1, |tries| tries.as_u64().expect("a number"))
     }
 
     #[track_caller]

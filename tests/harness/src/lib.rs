@@ -8,6 +8,9 @@
 pub mod faults;
 mod function;
 pub mod http;
+#[cfg(target_os = "linux")]
+mod limit;
+pub mod namespace;
 mod runtime_api;
 #[cfg(feature = "tls")]
 mod tls;
@@ -18,6 +21,8 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 pub use function::{Function, Settings, SignIn, binary};
+#[cfg(target_os = "linux")]
+pub use limit::Limit;
 pub use runtime_api::{Behaviour, Response};
 #[cfg(feature = "tls")]
 pub use tls::{Authority, Tls, certificate_for, server};

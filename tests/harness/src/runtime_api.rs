@@ -62,14 +62,20 @@ pub enum Behaviour {
     Slow,
     /// Resets connections instead of replying, and accepts no new ones.
     Gone,
-    /// Has no Extensions API.
-    NoExtensions,
+    /// Refuses every request of an extension.
+    RefusesExtensions,
+    /// Never replies to an extension.
+    IgnoresExtensions,
+    /// Gives the runtime its event long after it told the extension about it.
+    DelaysEvents,
 }
 
 struct Invocation {
     request_id: String,
     event: Vec<u8>,
     deadline: SystemTime,
+    /// More lines for the head of the reply to the runtime.
+    headers: String,
 }
 
 /// What the function returned for one event.
@@ -113,22 +119,23 @@ impl RuntimeApi {
 
     /// Hands over one event with a deadline, and waits for the function's response, longer than Cognito would.
     pub fn invoke(&self, request_id: &str, event: &[u8], deadline: SystemTime) -> Response {
-        self.invocations
-            .send(Invocation { request_id: request_id.to_owned(), event: event.to_vec(), deadline })
-            .expect("the local Runtime API runs");
+        self.send(request_id, event, deadline, "");
         let response =
             self.responses.lock().unwrap().recv_timeout(2 * FUNCTION_TIMEOUT).expect("the function responds");
         assert_eq!(response.request_id, request_id, "a response to another event");
         response
     }
 
+    /// Hands over one event, with more header lines, and does not wait for a response.
+    pub fn send(&self, request_id: &str, event: &[u8], deadline: SystemTime, headers: &str) {
+        let (request_id, event, headers) = (request_id.to_owned(), event.to_vec(), headers.to_owned());
+        self.invocations.send(Invocation { request_id, event, deadline, headers }).expect("the local Runtime API runs");
+    }
+
     pub fn set_behaviour(&self, behaviour: Behaviour) {
         *self.shared.behaviour.lock().unwrap() = behaviour;
         if behaviour == Behaviour::Gone {
-            // The function may be waiting for its next event.
-            self.invocations
-                .send(Invocation { request_id: String::new(), event: Vec::new(), deadline: UNIX_EPOCH })
-                .ok();
+            self.send("", b"", UNIX_EPOCH, ""); // the function may be waiting for its next event
         }
     }
 
@@ -159,6 +166,9 @@ impl Shared {
                     self.ready_at.lock().unwrap().get_or_insert_with(Instant::now);
                     let Ok(invocation) = self.invocations.lock().unwrap().recv() else { return };
                     self.invoke_extension(&invocation);
+                    if *self.behaviour.lock().unwrap() == Behaviour::DelaysEvents {
+                        thread::sleep(Duration::from_millis(2500));
+                    }
                     let reply = next_invocation(&invocation);
                     *self.handed_over_at.lock().unwrap() = Instant::now();
                     reply
@@ -169,7 +179,10 @@ impl Shared {
             };
             let behaviour = *self.behaviour.lock().unwrap();
             let sent = match behaviour {
-                Behaviour::Normal | Behaviour::NoExtensions => stream.write_all(&reply),
+                Behaviour::Normal
+                | Behaviour::RefusesExtensions
+                | Behaviour::IgnoresExtensions
+                | Behaviour::DelaysEvents => stream.write_all(&reply),
                 Behaviour::Slow => reply.chunks(reply.len().div_ceil(3)).try_for_each(|piece| {
                     thread::sleep(Duration::from_millis(100));
                     stream.write_all(piece)
@@ -182,11 +195,15 @@ impl Shared {
         }
     }
 
-    /// Replies to a request of the Extensions API. The reply to a request for the next invocation waits for one.
+    /// Replies to a request of the Extensions API. The reply to a request for the next invocation waits for one. An extension
+    /// that has registered and does not ask gets no invocation any more, and neither does the runtime.
     fn serve_extension(&self, path: &str, request: &Request) -> Vec<u8> {
-        if *self.behaviour.lock().unwrap() == Behaviour::NoExtensions {
-            *self.extension.lock().unwrap() = Extension::NotRegistered;
-            return b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_vec();
+        let refuses = || *self.behaviour.lock().unwrap() == Behaviour::RefusesExtensions;
+        if refuses() {
+            return refusal();
+        }
+        while *self.behaviour.lock().unwrap() == Behaviour::IgnoresExtensions {
+            thread::sleep(Duration::from_millis(10));
         }
         if path == "/register" {
             assert!(matches!(*self.extension.lock().unwrap(), Extension::NotRegistered), "registered twice");
@@ -210,7 +227,7 @@ impl Shared {
             if let Extension::Invoked(body) = &*extension {
                 let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
                 *extension = Extension::Busy;
-                return reply.into_bytes();
+                return if refuses() { refusal() } else { reply.into_bytes() };
             }
             extension = self.extension_changed.wait(extension).unwrap();
         }
@@ -243,6 +260,12 @@ impl Shared {
     }
 }
 
+/// It has an identifier, so that only the status says what it is.
+fn refusal() -> Vec<u8> {
+    format!("HTTP/1.1 403 Forbidden\r\nLambda-Extension-Identifier: {EXTENSION_ID}\r\nContent-Length: 0\r\n\r\n")
+        .into_bytes()
+}
+
 fn next_invocation(invocation: &Invocation) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 200 OK\r\n\
@@ -251,10 +274,11 @@ fn next_invocation(invocation: &Invocation) -> Vec<u8> {
          Lambda-Runtime-Aws-Request-Id: {}\r\n\
          Lambda-Runtime-Deadline-Ms: {}\r\n\
          Lambda-Runtime-Invoked-Function-Arn: {ARN}\r\n\
-         Lambda-Runtime-Trace-Id: Root=1-00000000-000000000000000000000000;Sampled=0\r\n\r\n",
+         Lambda-Runtime-Trace-Id: Root=1-00000000-000000000000000000000000;Sampled=0\r\n{}\r\n",
         invocation.event.len(),
         invocation.request_id,
         milliseconds(invocation.deadline),
+        invocation.headers,
     );
     [head.as_bytes(), &invocation.event].concat()
 }

@@ -8,7 +8,6 @@
 #![expect(clippy::cast_possible_truncation, reason = "a bar in a picture needs less than the precision of f32")]
 
 mod instructions;
-mod limit;
 mod measure;
 mod results;
 

@@ -7,10 +7,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use harness::{Authority, EVENT, Function, Response, Settings, Step, Tls, UserHub, answer, certificate_for};
+use harness::{Authority, EVENT, Function, Limit, Response, Settings, Step, Tls, UserHub, answer, certificate_for};
 use serde_json::Value;
-
-use crate::limit::Limit;
 
 /// How much is measured.
 pub struct Effort {
@@ -41,9 +39,8 @@ impl Effort {
 /// with a slow UserHub: after a wait the processor's caches are cold, so they must be cold for every function.
 const PAUSE: Duration = Duration::from_millis(40);
 
-/// The limits: their names, and microseconds of processor time in 20 ms. Lambda gives a function with 1,769 MB one whole
-/// processor, and a function with less memory its share of one.
-const LIMITS: [(&str, u32); 2] = [("256 MB", 2880), ("128 MB", 1440)];
+/// The limits: their names, and the memory in MB whose share of a processor a function gets.
+const LIMITS: [(&str, u32); 2] = [("256 MB", 256), ("128 MB", 128)];
 
 /// After this time a function has finished what it does after a response.
 pub const REST: Duration = Duration::from_millis(50);
@@ -158,8 +155,8 @@ pub fn measure(contenders: &[Contender], post: &str, effort: &Effort) -> Figures
     let handshakes = userhub.tls.handshakes().into_iter().map(milliseconds).collect();
 
     let mut limited = Vec::new();
-    for (name, quota_us) in LIMITS {
-        match limited_starts(contenders, &userhub, name, quota_us, effort) {
+    for (name, megabytes) in LIMITS {
+        match limited_starts(contenders, &userhub, name, megabytes, effort) {
             Ok(starts) => limited.push((name, starts)),
             Err(error) => eprintln!("{name} is left out because no control group can be created: {error}"),
         }
@@ -186,19 +183,19 @@ pub fn measure(contenders: &[Contender], post: &str, effort: &Effort) -> Figures
 }
 
 /// # Errors
-/// Those of [`Limit::new`].
+/// Those of [`Limit::for_memory`].
 fn limited_starts(
     contenders: &[Contender],
     userhub: &MeasuredUserHub,
     name: &str,
-    quota_us: u32,
+    megabytes: u32,
     effort: &Effort,
 ) -> io::Result<Vec<Starts>> {
     let mut all = no_starts(contenders);
     for round in 0..effort.limited_rounds {
         progress(name, round, effort.limited_rounds);
         for (contender, starts) in contenders.iter().zip(&mut all) {
-            let limit = Limit::new(quota_us)?; // a new one, so that no function pays for what another one used
+            let limit = Limit::for_memory(megabytes)?; // a new one, so that no function pays for what another one used
             start(contender, userhub, Some(limit.group()), effort.limited_sign_ins, starts);
         }
     }

@@ -142,7 +142,7 @@ fn faulty(process: usize, sign_ins: usize) -> Outcomes {
     let userhub = UserHub::listen(reserve(address), [answer(200, "{}")]);
     let function = Function::reporting_to(&userhub);
     let mut faults: Vec<_> = faults().into_iter().map(|fault| (fault.name, fault.reply)).collect();
-    faults.push(("none", answer(200, "{}")));
+    faults.push(("none", answer(200, "{}"))); // no fault
     let mut random = process as u64 + 1;
     let mut choose = || {
         random ^= random << 13; // xorshift: every run has the same faults
@@ -153,12 +153,16 @@ fn faulty(process: usize, sign_ins: usize) -> Outcomes {
     };
 
     let mut outcomes = Outcomes::default();
+    let healthy = ("none", answer(200, "{}"));
+    let mut hung = false;
     for sign_in in 0..sign_ins {
         let (name, event) = event(process, sign_in);
-        let (first, second) = (choose(), choose());
+        // After one that hung, a healthy sign-in keeps the circuit closed.
+        let (first, second) = if hung { (healthy.clone(), healthy.clone()) } else { (choose(), choose()) };
         // The second request follows a first one that was accepted, so its connection cannot be refused.
         let second = if second.0 == "refuse" { first.clone() } else { second };
         let last = if first.0 == "reset" { &second } else { &first };
+        hung = last.0 == "hang";
         let expected = match last.0 {
             "none" | "slow" => None,
             "hang" => Some("timed_out"),

@@ -3,9 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-const NAME: &str = "userhub-signin-bench";
+/// Lambda gives a function with 1,769 MB one whole processor, and a function with less memory its share of one.
 const PERIOD_US: u32 = 20_000;
+const WHOLE_PROCESSOR_MB: u32 = 1769;
 
 /// The control group. It is removed on drop; the last process in it must have ended.
 pub struct Limit(PathBuf);
@@ -13,7 +15,8 @@ pub struct Limit(PathBuf);
 impl Limit {
     /// # Errors
     /// If this system has no control groups for processors, or this user may not create one.
-    pub fn new(quota_us: u32) -> io::Result<Self> {
+    pub fn for_memory(megabytes: u32) -> io::Result<Self> {
+        let quota_us = PERIOD_US * megabytes / WHOLE_PROCESSOR_MB;
         let (version_1, version_2) = (Path::new("/sys/fs/cgroup/cpu"), Path::new("/sys/fs/cgroup"));
         if version_1.join("cpu.cfs_quota_us").exists() {
             let limit = Self::make(version_1)?;
@@ -29,8 +32,9 @@ impl Limit {
     }
 
     fn make(parent: &Path) -> io::Result<Self> {
-        let group = parent.join(NAME);
-        fs::remove_dir(&group).ok(); // left over from an interrupted benchmark
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let group = parent.join(format!("userhub-signin-{}-{number}", std::process::id()));
         fs::create_dir(&group)?;
         Ok(Self(group))
     }
