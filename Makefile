@@ -34,7 +34,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-zip e2e soak outage networks fuzz bench instructions lint build reproduce sbom watch invoke setup deploy attach detach status smoke sam-build known-arch
+.PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom watch invoke setup deploy attach detach status smoke sam-build known-arch
 .PHONY: need-cargo-lambda need-sam
 
 help: ## list the targets
@@ -78,6 +78,13 @@ FUZZ_OUTPUT = $(if $(CI),>target/fuzz.log 2>&1 || { tail -n 50 target/fuzz.log >
 
 $(TOOLS)/bin/cargo-fuzz:
 	@cargo install cargo-fuzz --quiet --locked --version 0.13.1 --root '$(TOOLS)'
+
+# Not in CI, because it takes more than an hour.
+mutants: $(TOOLS)/bin/cargo-mutants ## change src/ in many small ways, and see which changes no test notices (into target/mutants.out)
+	@mkdir -p target && env -u USERHUB_SIGNIN_BINARY -u CARGO_TARGET_DIR cargo mutants --output target -- -- --test-threads=6
+
+$(TOOLS)/bin/cargo-mutants:
+	@cargo install cargo-mutants --quiet --locked --version 27.1.0 --root '$(TOOLS)'
 
 lint: ## formatting, clippy and documentation, warnings denied
 	@cargo fmt --all --check
