@@ -153,7 +153,7 @@ setup: $(TOOLS)/.installed ## install cargo-lambda and SAM into .tools (needs Py
 deploy: sam-build ## deploy template.yaml with SAM, which asks for everything the first time (GUIDED=1: again; ARCH=arm64)
 	@sam deploy $(if $(wildcard samconfig.toml),$(if $(GUIDED),--guided),--guided --stack-name userhub-signin) --no-fail-on-empty-changeset
 
-attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…, TRIGGERS="PostAuthentication PostConfirmation", DRY_RUN=1, REPLACE=1)
+attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…, TRIGGERS="PostAuthentication PostConfirmation PreTokenGeneration", DRY_RUN=1, REPLACE=1)
 	@$(TRIGGER) attach --triggers "$$TRIGGERS" $(if $(REPLACE),--replace) $(if $(DRY_RUN),--dry-run)
 
 detach: ## remove the function from the user pool (USER_POOL_ID=…, FUNCTION=…, TRIGGERS=…, DRY_RUN=1)

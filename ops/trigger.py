@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 
-TRIGGERS = ["PostAuthentication", "PostConfirmation"]  # what the function can be; the first one is the default
+TRIGGERS = ["PostAuthentication", "PostConfirmation", "PreTokenGeneration"]  # the first one is the default
 SETTINGS = {"USERHUB_ADMIN_KEY": True, "AMAZON_COGNITO_CONNECTION_ID": True, "USERHUB_BASE_URL": False,
             "USERHUB_EXTRA_CA_CERTS": False, "USERHUB_REPORT": False}  # name: whether it is required
 SAVED = pathlib.Path("user-pools")
@@ -113,7 +113,7 @@ class UserPool:
         self.unknown = sorted(set(unknown_fields(raw_answer(log), answer)))
         self.arn = self.description["Arn"]
         attached = self.description.get("LambdaConfig", {})
-        self.triggers = {trigger: attached[trigger] for trigger in TRIGGERS if attached.get(trigger)}
+        self.triggers = {trigger: arn for trigger in TRIGGERS if (arn := trigger_arn(attached, trigger))}
         self.mfa = self.aws("cognito-idp", "get-user-pool-mfa-config", "--user-pool-id", pool_id)
 
     def settings(self):
@@ -134,6 +134,25 @@ class UserPool:
         if "TemporaryPasswordValidityDays" in update.get("Policies", {}).get("PasswordPolicy", {}):
             update.get("AdminCreateUserConfig", {}).pop("UnusedAccountValidityDays", None)
         return update
+
+
+def trigger_arn(lambda_config, trigger):
+    """The function that is this trigger. For one trigger AWS has two fields; a pool may have either or both."""
+    versioned = lambda_config.get(f"{trigger}Config", {})
+    return lambda_config.get(trigger) or versioned.get("LambdaArn")
+
+
+def with_trigger(lambda_config, trigger, arn):
+    """The LambdaConfig with another function as this trigger, or with none."""
+    changed = {field: value for field, value in lambda_config.items() if field not in (trigger, f"{trigger}Config")}
+    if arn:
+        changed[trigger] = arn
+        if trigger == "PreTokenGeneration":
+            # AWS wants the field with the version for new functions, and the same ARN in both. The function returns the
+            # event of any version unchanged; the first one exists on every plan.
+            version = lambda_config.get(f"{trigger}Config", {}).get("LambdaVersion", "V1_0")
+            changed[f"{trigger}Config"] = {"LambdaVersion": version, "LambdaArn": arn}
+    return changed
 
 
 def raw_answer(log):
@@ -292,11 +311,8 @@ def set_triggers(pool, wanted, dry_run):
                       "(Extensions, Lambda triggers). Nothing was changed.")
     restore = pool.as_update()
     update = copy.deepcopy(restore)
-    triggers = update.setdefault("LambdaConfig", {})
     for trigger, arn in wanted.items():
-        triggers.pop(trigger, None)
-        if arn:
-            triggers[trigger] = arn
+        update["LambdaConfig"] = with_trigger(update.get("LambdaConfig", {}), trigger, arn)
     before = pool.settings()
 
     print(f"user pool   {pool.id} ({pool.description['Name']})")
@@ -344,7 +360,10 @@ def save(stem, what, value):
 
 
 def without(triggers, settings):
-    return {path: value for path, value in settings.items() if path.removeprefix("LambdaConfig.") not in triggers}
+    """The settings but for those of the triggers."""
+    own = {f"LambdaConfig.{trigger}{field}" for trigger in triggers for field in
+           ["", "Config.LambdaArn", "Config.LambdaVersion"]}
+    return {path: value for path, value in settings.items() if path not in own}
 
 
 def differences(before, after):
@@ -390,7 +409,10 @@ def status(options):
         say("reports", "unknown, the function logs text: aws lambda update-function-configuration --region "
             f"{pool.aws.region} --function-name {function.name} --logging-config LogFormat=JSON")
     else:
-        say("reports", f"in the last {RECENT_HOURS} hours: {recent_reports(pool.aws, function.log_group)}")
+        reports, kinds = recent_reports(pool.aws, function.log_group)
+        say("reports", f"in the last {RECENT_HOURS} hours: {reports}")
+        for kind in kinds:
+            say("", kind)
     return conclude(trouble)
 
 
@@ -401,13 +423,14 @@ def conclude(trouble):
 
 
 def recent_reports(aws, log_group):
+    """How reports went, in one line, and a line for each kind of event."""
     since = int((time.time() - RECENT_HOURS * 3600) * 1000)
     try:
         messages = aws("logs", "filter-log-events", "--log-group-name", log_group, "--start-time", str(since),
                        "--filter-pattern", '{ $.outcome = "*" }', "--max-items", str(MOST_LINES), "--query",
                        "events[].message")
     except NotFound:
-        return f"unknown, there is no log group {log_group}"
+        return f"unknown, there is no log group {log_group}", []
     lines = [line for line in map(outcome_line, messages) if line]
     kinds = collections.Counter(line.get("error_kind") for line in lines if line["outcome"] == "not_reported")
     reported = len(lines) - sum(kinds.values())
@@ -416,7 +439,11 @@ def recent_reports(aws, log_group):
         text += f" ({', '.join(f'{kind} {count}' for kind, count in kinds.most_common())})"
     if lines:
         text += f"; the last at {max(line.get('timestamp', '') for line in lines)}"
-    return text + (f" (the first {MOST_LINES} lines)" if len(messages) >= MOST_LINES else "")
+    by_kind = collections.Counter(
+        f"{line['event_type']} from {line.get('trigger_source', 'an unknown trigger')}"
+        for line in lines if "event_type" in line)
+    return (text + (f" (the first {MOST_LINES} lines)" if len(messages) >= MOST_LINES else ""),
+            [f"{count} {kind}" for kind, count in by_kind.most_common()])
 
 
 def outcome_line(text):

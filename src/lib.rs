@@ -10,6 +10,7 @@
 //!   └────> extension   makes queued reports after the response
 //!                └───> report    event ──> request, retries ──> one log line
 //!                         │───> event     reads the user name and the trigger
+//!                         │      └─> trigger   what the trigger means
 //!                         │───> breaker   stops trying for a while when UserHub does not answer
 //!                         └───> userhub   the request to UserHub
 //!                               error     why a sign-in was not reported; used by every module
@@ -23,4 +24,5 @@ pub mod extension;
 pub mod handler;
 pub mod logging;
 pub mod report;
+pub mod trigger;
 pub mod userhub;

@@ -9,12 +9,13 @@ use lambda_runtime::Context;
 use reqwest::StatusCode;
 use serde_json::value::RawValue;
 use tokio::time::sleep;
-use tracing::{error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::breaker::{Breaker, Change};
 use crate::config::{Config, ReportTiming};
 use crate::error::Error;
-use crate::event::{self, SignIn};
+use crate::event::{self, Event};
+use crate::trigger::{Meaning, Trigger};
 use crate::userhub::{Client, EventType};
 
 /// Time limit for a report while the sign-in waits. Cognito waits 5 s for the whole function. That leaves 3 s for a cold
@@ -37,7 +38,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// What a report needs of an invocation.
 #[derive(Debug)]
 pub struct Report {
-    sign_in: Result<SignIn, Error>,
+    event: Event,
     request_id: String,
     deadline: SystemTime,
 }
@@ -47,7 +48,8 @@ impl Report {
     #[must_use]
     pub fn new(event: &RawValue, context: &Context) -> Self {
         Self {
-            sign_in: catch_unwind(|| event::read(event)).unwrap_or(Err(Error::Panic)),
+            event: catch_unwind(|| event::read(event))
+                .unwrap_or_else(|_| Event { trigger: Trigger::new(None), user_name: Err(Error::Panic) }),
             request_id: context.request_id.clone(),
             deadline: context.deadline(),
         }
@@ -68,6 +70,7 @@ pub struct Reporter {
     client: Result<Client, Error>,
     breaker: Breaker,
     last_report_failed: AtomicBool,
+    warned_of_wrong_trigger: AtomicBool,
 }
 
 /// What happened during a report. A panic leaves it as it was until then.
@@ -85,23 +88,49 @@ impl Reporter {
             client: config.and_then(Client::new),
             breaker: Breaker::default(),
             last_report_failed: AtomicBool::new(false),
+            warned_of_wrong_trigger: AtomicBool::new(false),
         }
     }
 
     /// Reports a sign-in and logs one line with the outcome. Ends within 2 s if the sign-in waits for it
     /// ([`ReportTiming::BeforeResponse`]), otherwise within 4 s, and 0.2 s before Lambda's deadline if that is sooner.
+    ///
+    /// An event that is not a sign-in, such as a token refresh, is not reported.
     pub async fn report(&self, report: &Report, timing: ReportTiming) {
+        let Meaning::Report(event_type) = report.event.trigger.meaning else { return self.ignore(report) };
         let (start, mut progress) = (Instant::now(), Progress::default());
-        let sending = AssertUnwindSafe(self.send(report, timing, &mut progress));
+        let sending = AssertUnwindSafe(self.send(report, event_type, timing, &mut progress));
         let outcome = sending.catch_unwind().await.unwrap_or(Err(Error::Panic));
         self.last_report_failed.store(outcome.as_ref().is_err_and(Error::is_transient), Ordering::Relaxed);
-        log(&outcome, &progress, start.elapsed(), &report.request_id);
+        log(&outcome, event_type, &progress, start.elapsed(), report);
     }
 
-    async fn send(&self, report: &Report, timing: ReportTiming, progress: &mut Progress) -> Result<StatusCode, Error> {
+    /// Such events are frequent and no failure, so the line about each is for debugging only.
+    fn ignore(&self, report: &Report) {
+        let Report { event: Event { trigger, .. }, request_id, .. } = report;
+        if trigger.meaning == Meaning::WrongTrigger && !self.warned_of_wrong_trigger.swap(true, Ordering::Relaxed) {
+            warn!(
+                trigger_source = trigger.source,
+                "the user pool calls this function for a trigger that is not a sign-in: remove it from that trigger"
+            );
+        }
+        debug!(
+            outcome = "ignored",
+            trigger_source = trigger.source,
+            requestId = request_id,
+            "not a sign-in, so nothing is reported to UserHub"
+        );
+    }
+
+    async fn send(
+        &self,
+        report: &Report,
+        event_type: EventType,
+        timing: ReportTiming,
+        progress: &mut Progress,
+    ) -> Result<StatusCode, Error> {
         let client = self.client.as_ref().map_err(Clone::clone)?;
-        let SignIn { user_name, trigger_source } = report.sign_in.as_ref().map_err(Clone::clone)?;
-        let event_type = event_type(trigger_source.as_deref());
+        let user_name = report.event.user_name.as_ref().map_err(Clone::clone)?;
         // A pause holds the environment, so none is made while a sign-in waits, nor for every sign-in while UserHub fails.
         let may_pause = timing == ReportTiming::AfterResponse && !self.last_report_failed.load(Ordering::Relaxed);
         let limit = match timing {
@@ -143,15 +172,6 @@ fn pause_before_next_try(error: &Error, tries: u32) -> Option<Duration> {
     }
 }
 
-/// What Cognito's trigger means to UserHub. A federated user's first sign-in fires only the trigger of a sign-up.
-fn event_type(trigger_source: Option<&str>) -> EventType {
-    match trigger_source {
-        Some("PostConfirmation_ConfirmSignUp") => EventType::SignUp,
-        Some("PostConfirmation_ConfirmForgotPassword") => EventType::Changed, // nobody signs in
-        _ => EventType::SignIn,
-    }
-}
-
 /// How long a report may take before `deadline`. A deadline in the past is ignored: the clock must be wrong, because Lambda
 /// would have ended this process.
 fn time_left(deadline: SystemTime) -> Duration {
@@ -159,7 +179,15 @@ fn time_left(deadline: SystemTime) -> Duration {
 }
 
 /// Logs one line for each report. docs/operate.md lists the fields.
-fn log(outcome: &Result<StatusCode, Error>, progress: &Progress, elapsed: Duration, request_id: &str) {
+fn log(
+    outcome: &Result<StatusCode, Error>,
+    event_type: EventType,
+    progress: &Progress,
+    elapsed: Duration,
+    report: &Report,
+) {
+    let Report { event: Event { trigger, .. }, request_id, .. } = report;
+    let (event_type, trigger_source) = (event_type.name(), trigger.source);
     let tries = (progress.tries != 1).then_some(progress.tries);
     let circuit = progress.circuit.map(Change::name);
     let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
@@ -170,6 +198,8 @@ fn log(outcome: &Result<StatusCode, Error>, progress: &Progress, elapsed: Durati
             circuit,
             tries,
             duration_ms,
+            event_type,
+            trigger_source,
             requestId = request_id,
             "sign-in reported to UserHub"
         ),
@@ -181,6 +211,8 @@ fn log(outcome: &Result<StatusCode, Error>, progress: &Progress, elapsed: Durati
             circuit,
             tries,
             duration_ms,
+            event_type,
+            trigger_source,
             requestId = request_id,
             "sign-in not reported to UserHub; the user is signed in anyway"
         ),

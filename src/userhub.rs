@@ -61,6 +61,16 @@ pub enum EventType {
 }
 
 impl EventType {
+    /// The name in UserHub's API and in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SignIn => "SIGNIN",
+            Self::SignUp => "SIGNUP",
+            Self::Changed => "CHANGED",
+        }
+    }
+
     fn body(self) -> &'static str {
         match self {
             Self::SignIn => r#"{"type":"SIGNIN"}"#,

@@ -12,8 +12,9 @@ use rustls::RootCertStore;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use userhub_signin::config::{Config, ReportTiming};
-use userhub_signin::event::{self, SignIn};
-use userhub_signin::userhub::Client;
+use userhub_signin::event;
+use userhub_signin::trigger::{Meaning, SOURCES};
+use userhub_signin::userhub::{Client, EventType};
 
 static CLIENT: LazyLock<Client> = LazyLock::new(|| {
     let config = Config {
@@ -34,10 +35,11 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
         let name = value.get("userName").and_then(Value::as_str).filter(|name| (1..=1024).contains(&name.len()));
         let trigger = value.get("triggerSource").and_then(Value::as_str);
-        let expected = name.map(|name| (name, trigger));
-        assert_eq!(found.as_ref().ok().map(|found| (found.user_name.as_str(), found.trigger_source.as_deref())), expected);
+        assert_eq!(found.user_name.as_deref().ok(), name);
+        assert_eq!(found.trigger.meaning, meaning(trigger.unwrap_or_default()));
+        assert_eq!(found.trigger.source, trigger.filter(|source| SOURCES.contains(source)));
     }
-    let Ok(SignIn { user_name: name, .. }) = found else { return };
+    let Ok(name) = found.user_name else { return };
 
     let url: Url = CLIENT.event_url(&name).parse().unwrap();
     assert_eq!((url.scheme(), url.host_str(), url.port()), ("https", Some("userhub.example"), None));
@@ -49,3 +51,19 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(!user.contains(['@', ':', '/', '?', '#', '\\', ';']), "{user}");
     assert_eq!(percent_decode_str(user).decode_utf8().unwrap(), name);
 });
+
+/// The rule in other words.
+fn meaning(source: &str) -> Meaning {
+    match source.split_once('_') {
+        Some(("PostConfirmation", "ConfirmSignUp")) => Meaning::Report(EventType::SignUp),
+        Some(("PostConfirmation", "ConfirmForgotPassword")) => Meaning::Report(EventType::Changed),
+        Some(("TokenGeneration", action)) if action != "HostedAuth" => Meaning::Nothing,
+        Some((
+            "PreAuthentication" | "PreSignUp" | "DefineAuthChallenge" | "CreateAuthChallenge"
+            | "VerifyAuthChallengeResponse" | "VerifyAuthChallenge" | "UserMigration" | "CustomMessage" | "CustomEmailSender"
+            | "CustomSMSSender" | "CustomSmsSender" | "InboundFederation",
+            _,
+        )) => Meaning::WrongTrigger,
+        _ => Meaning::Report(EventType::SignIn),
+    }
+}

@@ -3,25 +3,35 @@
 use aws_lambda_events::cognito::{
     CognitoEventUserPoolsPostAuthentication as PostAuthentication,
     CognitoEventUserPoolsPostConfirmation as PostConfirmation,
+    CognitoEventUserPoolsPreAuthentication as PreAuthentication, CognitoEventUserPoolsPreSignup as PreSignUp,
+    CognitoEventUserPoolsPreTokenGen as PreTokenGeneration, CognitoEventUserPoolsPreTokenGenV2 as PreTokenGenerationV2,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use userhub_signin::trigger::SOURCES;
 
-use harness::{EVENT, Function, UserHub, sample_events};
+use harness::{EVENT, Function, Settings, UserHub, sample_events};
 
 #[test]
-fn reports_every_sample_event() {
+fn reports_or_ignores_every_sample_event() {
     let userhub = UserHub::start();
-    let function = Function::reporting_to(&userhub);
+    let function = Settings::for_base_url(&userhub.base_url()).set("AWS_LAMBDA_LOG_LEVEL", "DEBUG").start();
     let events = sample_events();
-    assert!(events.len() >= 9);
+    assert!(events.len() >= 17);
     for (name, event) in events {
-        function.sign_in(&event).assert_reported(200);
+        let sign_in = function.sign_in(&event);
         let event: Value = serde_json::from_slice(&event).unwrap();
         let event_type = match name.as_str() {
             "sign-up" | "federated-sign-up" => "SIGNUP",
             "forgotten-password" => "CHANGED",
+            "token-refresh" | "machine-client" | "new-password" | "pre-authentication" | "pre-sign-up" => {
+                assert_eq!(sign_in.fields()["outcome"], "ignored", "{name}");
+                continue;
+            }
             _ => "SIGNIN",
         };
+        sign_in.assert_reported(200);
         assert_eq!(userhub.only_report_of(event_type).user_name, event["userName"], "{name}");
     }
 }
@@ -35,35 +45,94 @@ fn reports_each_trigger_with_its_event_type() {
         (json!("PostConfirmation_ConfirmSignUp"), "SIGNUP"),
         (json!("PostConfirmation_ConfirmForgotPassword"), "CHANGED"),
         (json!("PostConfirmation_SomethingNew"), "SIGNIN"),
+        (json!("PostAuthentication_SomethingNew"), "SIGNIN"),
+        (json!("TokenGeneration_HostedAuth"), "SIGNIN"),
         (json!("postconfirmation_confirmsignup"), "SIGNIN"),
         (json!(""), "SIGNIN"),
         (json!(null), "SIGNIN"),
         (json!(["PostConfirmation_ConfirmSignUp"]), "SIGNIN"),
     ] {
         let event = json!({"userName": "sample", "triggerSource": trigger_source});
-        function.sign_in(event.to_string().as_bytes()).assert_reported(200);
+        let sign_in = function.sign_in(event.to_string().as_bytes());
+        sign_in.assert_reported(200);
         userhub.only_report_of(event_type);
+        assert_eq!(sign_in.fields()["event_type"], event_type);
+        let is_documented = SOURCES.iter().any(|source| trigger_source == *source);
+        let logged = sign_in.fields().get("trigger_source").cloned();
+        assert_eq!(logged, is_documented.then_some(trigger_source), "no other text is logged");
     }
+}
+
+/// The documented sources that UserHub hears of.
+const REPORTED: [&str; 4] = [
+    "PostAuthentication_Authentication",
+    "PostConfirmation_ConfirmSignUp",
+    "PostConfirmation_ConfirmForgotPassword",
+    "TokenGeneration_HostedAuth",
+];
+
+/// With and without a user: a machine client has none.
+#[test]
+fn reports_nothing_for_other_triggers() {
+    let userhub = UserHub::start(); // fails the test if it gets a request
+    for report in ["before-response", "after-response"] {
+        let settings = Settings::for_base_url(&userhub.base_url()).set("USERHUB_REPORT", report);
+        let quiet = settings.clone().start();
+        let debugging = settings.set("AWS_LAMBDA_LOG_LEVEL", "DEBUG").start();
+        for source in SOURCES.iter().filter(|source| !REPORTED.contains(source)) {
+            for user in ["", r#","userName":"sample""#] {
+                let event = format!(r#"{{"triggerSource":"{source}"{user}}}"#);
+                quiet.return_event(event.as_bytes());
+                let fields = debugging.sign_in(event.as_bytes()).fields();
+                assert_eq!((&fields["outcome"], &fields["level"]), (&json!("ignored"), &json!("DEBUG")), "{source}");
+                assert_eq!(fields["trigger_source"], *source);
+            }
+        }
+        let warnings = quiet.end();
+        assert_eq!(warnings.len(), 1, "one for the process: {warnings:#?}");
+        let text = "the user pool calls this function for a trigger that is not a sign-in: remove it from that trigger";
+        assert!(warnings[0].contains(text) && warnings[0].contains(r#""level":"WARN""#), "{}", warnings[0]);
+        assert!(warnings[0].contains("PreAuthentication_Authentication"), "{}", warnings[0]);
+    }
+}
+
+/// Refreshes are frequent, and the pool may use the trigger for nothing else.
+#[test]
+fn is_silent_about_token_refreshes() {
+    let function = Settings::for_base_url("").unset("USERHUB_ADMIN_KEY").start();
+    let at_start = function.line_with("USERHUB_ADMIN_KEY");
+    for _ in 0..3 {
+        function.return_event(br#"{"triggerSource":"TokenGeneration_RefreshTokens","userName":"sample"}"#);
+    }
+    assert_eq!(function.end(), [at_start]);
+}
+
+/// The event as the published type reads and writes it.
+fn written<T: DeserializeOwned + Serialize>(event: &[u8]) -> serde_json::Result<Value> {
+    serde_json::from_slice::<T>(event).and_then(serde_json::to_value)
 }
 
 #[test]
 fn sample_events_follow_the_published_schema() {
     for (name, event) in sample_events() {
         let written = match name.as_str() {
-            "sign-up" | "federated-sign-up" | "forgotten-password" => {
-                serde_json::from_slice::<PostConfirmation>(&event).and_then(serde_json::to_value)
-            }
-            _ => serde_json::from_slice::<PostAuthentication>(&event).and_then(serde_json::to_value),
+            "sign-up" | "federated-sign-up" | "forgotten-password" => written::<PostConfirmation>(&event),
+            "managed-login-v1" | "token-refresh" | "new-password" => written::<PreTokenGeneration>(&event),
+            "managed-login-v2" | "managed-login-v3" => written::<PreTokenGenerationV2>(&event), // V3 has the same fields
+            "pre-authentication" => written::<PreAuthentication>(&event),
+            "pre-sign-up" => written::<PreSignUp>(&event),
+            _ => written::<PostAuthentication>(&event),
         };
-        if matches!(name.as_str(), "minimal" | "console-test") {
+        if matches!(name.as_str(), "minimal" | "console-test" | "machine-client") {
             assert!(written.is_err(), "{name} is a sample because the types reject it");
             continue;
         }
         let mut written = written.unwrap_or_else(|error| panic!("{name}: {error}"));
         let event: Value = serde_json::from_slice(&event).unwrap();
         if event["request"].get("clientMetadata").is_none() {
-            // The types add an empty object that Cognito left out.
-            assert_eq!(written["request"].as_object_mut().unwrap().remove("clientMetadata"), Some(json!({})));
+            // Most of the types add an empty object that Cognito left out.
+            let added = written["request"].as_object_mut().unwrap().remove("clientMetadata");
+            assert!(added.is_none_or(|added| added == json!({})), "{name}");
         }
         assert_eq!(written, event, "{name} contains something that is not in the schema");
     }

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 use proptest::string::string_regex;
 use proptest::test_runner::{TestError, TestRunner};
 use serde_json::Value;
+use userhub_signin::trigger::SOURCES;
 
-use harness::{Function, UserHub, sample_events};
+use harness::{Function, Settings, UserHub, sample_events};
 
 /// How many events each property is checked with.
 const EVENTS: u32 = 500;
@@ -19,7 +20,8 @@ where
     S::Value: Clone,
 {
     let userhub = UserHub::start();
-    let function = Function::reporting_to(&userhub);
+    // So that there is a line about an event that is ignored, too.
+    let function = Settings::for_base_url(&userhub.base_url()).set("AWS_LAMBDA_LOG_LEVEL", "DEBUG").start();
     let mut runner = TestRunner::new(ProptestConfig { cases: EVENTS, failure_persistence: None, ..Default::default() });
     let outcome = runner.run(&events, |event| {
         property(&function, &userhub, event);
@@ -119,11 +121,55 @@ fn a_user_name_is_found_among_anything() {
 fn pass_through(function: &Function, userhub: &UserHub, event: &[u8]) {
     let fields = function.sign_in(event).fields();
     let reports = userhub.reports_of_any_type();
-    if fields["outcome"] == "reported" {
-        assert_eq!(reports.len(), 1);
-    } else {
-        assert_eq!((reports.len(), &fields["error_kind"]), (0, &Value::from("event")));
+    match fields["outcome"].as_str() {
+        Some("reported") => {
+            assert_eq!(reports.len(), 1);
+            assert_eq!(fields["event_type"], reports[0].event_type);
+        }
+        Some("ignored") => {
+            assert!(reports.is_empty(), "{reports:#?}");
+            let source = source(event);
+            let is_other = OTHER_TRIGGERS.iter().any(|trigger| source.starts_with(trigger));
+            assert!(is_other && source != "TokenGeneration_HostedAuth", "{source} was ignored");
+        }
+        _ => assert_eq!((reports.len(), &fields["error_kind"]), (0, &Value::from("event"))),
     }
+}
+
+/// The triggers whose events are no sign-ins, but for one of `TokenGeneration`.
+const OTHER_TRIGGERS: [&str; 13] = [
+    "TokenGeneration_",
+    "PreAuthentication_",
+    "PreSignUp_",
+    "DefineAuthChallenge_",
+    "CreateAuthChallenge_",
+    "VerifyAuthChallengeResponse_",
+    "VerifyAuthChallenge_",
+    "UserMigration_",
+    "CustomMessage_",
+    "CustomEmailSender_",
+    "CustomSMSSender_",
+    "CustomSmsSender_",
+    "InboundFederation_",
+];
+
+/// The event's `triggerSource`.
+fn source(event: &[u8]) -> String {
+    let event: Value = serde_json::from_slice(event).unwrap();
+    event["triggerSource"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn any_trigger_is_reported_or_ignored() {
+    let action = string_regex("[A-Za-z]{0,12}").unwrap();
+    let known = proptest::sample::select(SOURCES.to_vec()).prop_map(ToOwned::to_owned);
+    let family = proptest::sample::select(OTHER_TRIGGERS.to_vec());
+    let source_text = prop_oneof![known, (family, action).prop_map(|(trigger, action)| format!("{trigger}{action}"))];
+    check((source_text, any::<bool>()), |function, userhub, (trigger_source, has_user)| {
+        let user = if has_user { r#","userName":"sample""# } else { "" };
+        let event = format!(r#"{{"triggerSource":"{trigger_source}"{user}}}"#);
+        pass_through(function, userhub, event.as_bytes());
+    });
 }
 
 #[test]

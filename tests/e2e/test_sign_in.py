@@ -6,7 +6,7 @@ import pathlib
 import tempfile
 import unittest
 
-from support import ROOT, Lambda, Process, UserHub, aws, client, free_port, wait_until_open
+from support import ROOT, SETTINGS, Lambda, Process, UserHub, aws, client, free_port, wait_until_open
 
 PASSWORD = "Not-a-secret-1"
 CODE = "123456"  # that cognito-local would mail to every user
@@ -21,7 +21,11 @@ USER_NAMES = [
 ]
 
 
-class SignIns(unittest.TestCase):
+class Cognito(unittest.TestCase):
+    """A Cognito on this machine, with the function as these triggers of all its pools."""
+
+    triggers = []
+
     @classmethod
     def setUpClass(cls):
         folder = tempfile.TemporaryDirectory()
@@ -32,7 +36,7 @@ class SignIns(unittest.TestCase):
         config.write_text(json.dumps({
             "LambdaClient": {"endpoint": f"http://127.0.0.1:{cls.lambda_port}", "region": "local",
                              "credentials": {"accessKeyId": "testing", "secretAccessKey": "testing"}},
-            "TriggerFunctions": {"PostAuthentication": "function", "PostConfirmation": "function"},
+            "TriggerFunctions": dict.fromkeys(cls.triggers, "function"),
             "UserPoolDefaults": {"UsernameAttributes": []},  # cognito-local's own default is e-mail
         }))
         cognito = Process(ROOT / ".tools/e2e/node_modules/.bin/cognito-local", cwd=folder.name,
@@ -51,6 +55,10 @@ class SignIns(unittest.TestCase):
         app = self.cognito.create_user_pool_client(
             UserPoolId=pool, ClientName="app", ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH"])
         return app["UserPoolClient"]["ClientId"]
+
+
+class SignIns(Cognito):
+    triggers = ["PostAuthentication", "PostConfirmation"]
 
     def sign_in(self, app, users, fault=None, base_url=None):
         """Signs the users in. Gives the reported user names, and the function's outcomes."""
@@ -110,3 +118,30 @@ class SignIns(unittest.TestCase):
         app = self.pool_with(["plain"])
         unused = f"http://127.0.0.1:{free_port()}"
         self.assertEqual(self.sign_in(app, ["plain"], base_url=unused), ([], ["connect"]))
+
+
+class TokenGeneration(Cognito):
+    """The function as the trigger before tokens are generated, which fires when they are refreshed as well."""
+
+    triggers = ["PostAuthentication", "PreTokenGeneration"]
+
+    def test_a_sign_in_is_reported_and_a_refresh_is_not(self):
+        app = self.pool_with(["plain"])
+        userhub = UserHub()
+        function = Lambda(userhub.base_url, self.lambda_port, settings={**SETTINGS, "AWS_LAMBDA_LOG_LEVEL": "DEBUG"})
+        self.addCleanup(function.stop)
+
+        def tokens(flow, **parameters):
+            return aws(self.url, "cognito-idp", "initiate-auth", "--client-id", app, "--auth-flow", flow,
+                       "--auth-parameters", json.dumps(parameters))["AuthenticationResult"]
+
+        signed_in = tokens("USER_PASSWORD_AUTH", USERNAME="plain", PASSWORD=PASSWORD)
+        refreshed = tokens("REFRESH_TOKEN_AUTH", REFRESH_TOKEN=signed_in["RefreshToken"])
+        self.assertTrue(refreshed["AccessToken"])
+        self.assertEqual(function.successes(3), 3, function.lines)
+        self.assertEqual([(line["outcome"], line["trigger_source"]) for line in function.outcomes()], [
+            ("reported", "PostAuthentication_Authentication"),
+            ("ignored", "TokenGeneration_Authentication"),
+            ("ignored", "TokenGeneration_RefreshTokens"),
+        ])
+        self.assertEqual(userhub.end(), ["plain"])

@@ -5,11 +5,15 @@ import copy
 import functools
 import json
 import shlex
+import sys
 import time
 import unittest
 
 from support import ACCOUNT, REGION, ROOT, SETTINGS, Aws, Lambda, UserHub, aws, free_port, run, temporary_zip
 from werkzeug.wrappers import Response
+
+sys.path.insert(0, str(ROOT / "ops"))
+import trigger  # noqa: E402
 
 OTHER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:other"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sms"
@@ -255,6 +259,56 @@ class AttachAndDetach(Case):
         self.assertEqual(self.describe(), attached)
         self.assertIn("No function is attached", self.make("detach", both))
 
+    def test_the_third_trigger_in_every_form_that_a_pool_may_have_it(self):
+        def config(arn, version):
+            return {"PreTokenGenerationConfig": {"LambdaVersion": version, "LambdaArn": arn}}
+
+        third = "TRIGGERS=PreTokenGeneration"
+        others = {"PreSignUp": OTHER}
+        for before, version in [
+            ({"PreTokenGeneration": OTHER}, "V1_0"),
+            (config(OTHER, "V1_0"), "V1_0"),
+            (config(OTHER, "V2_0"), "V2_0"),
+            ({"PreTokenGeneration": OTHER, **config(OTHER, "V3_0")}, "V3_0"),
+        ]:
+            self.assertEqual(trigger.trigger_arn(before, "PreTokenGeneration"), OTHER)
+            self.assertEqual(trigger.with_trigger({**others, **before}, "PreTokenGeneration", self.function),
+                             {**others, "PreTokenGeneration": self.function, **config(self.function, version)})
+            self.assertEqual(trigger.with_trigger({**others, **before}, "PreTokenGeneration", None), others)
+        for before, version in [
+            ({"PreTokenGeneration": OTHER, **config(OTHER, "V3_0")}, "V3_0"),
+            (config(self.function, "V2_0"), "V2_0"),
+        ]:
+            with self.subTest(before):
+                self.cognito.update_user_pool(
+                    UserPoolId=self.pool, **{**EVERYTHING, "LambdaConfig": {**others, **before}})
+                self.aws.calls.clear()
+                if OTHER in json.dumps(before):
+                    refused = self.make("attach", third, code=1)
+                    self.assertIn(f"as PreTokenGeneration: {OTHER}", refused)
+                    self.assertNotIn("UpdateUserPool", self.aws.calls)
+                    self.assertIn(OTHER, self.make("detach", third, code=1))
+                    self.make("attach", third, "REPLACE=1")
+                    attached = {"PreTokenGeneration": self.function, **config(self.function, version)}
+                else:
+                    self.assertIn("already", self.make("attach", third))
+                    attached = before
+                self.assertEqual(self.describe()["LambdaConfig"], {**others, **attached})
+                self.make("detach", third)
+                self.assertEqual(self.describe()["LambdaConfig"], others)
+
+    def test_all_three_triggers_at_once(self):
+        self.cognito.update_user_pool(UserPoolId=self.pool, **{**EVERYTHING, "LambdaConfig": {"PreSignUp": OTHER}})
+        self.aws.calls.clear()
+        before = self.describe()
+        printed = self.make("attach", "TRIGGERS=PostAuthentication PostConfirmation PreTokenGeneration")
+        for name in trigger.TRIGGERS:
+            self.assertIn(f"LambdaConfig.{name}: (none) -> {self.function}", printed)
+        self.assertEqual(self.aws.calls.count("UpdateUserPool"), 1)
+        self.assertIn(f"attached    PreTokenGeneration: {self.function}", self.make("status"))
+        self.make("detach")
+        self.assertEqual(self.describe(), before)
+
     def test_a_trigger_of_another_function_stays(self):
         self.make("attach")
         self.make("detach")
@@ -443,7 +497,7 @@ class AttachAndDetach(Case):
         for triggers in ["PreSignUp", "PostAuthentication,PostConfirmation", "postauthentication"]:
             printed = self.make("attach", f"USER_POOL_ID={self.pool}", f"TRIGGERS={triggers}", code=1)
             self.assertIn(f"no trigger {triggers}", printed)
-            self.assertIn('TRIGGERS="PostAuthentication PostConfirmation"', printed)
+            self.assertIn('TRIGGERS="PostAuthentication PostConfirmation PreTokenGeneration"', printed)
         self.assertIn("there is no option USERPOOL_ID", self.make("attach", "USERPOOL_ID=x", code=1))
         self.assertNotIn("DescribeUserPool", self.aws.calls)
 
@@ -461,15 +515,19 @@ class Status(Case):
 
     def test_says_that_all_is_well(self):
         self.set_trigger(self.function)
-        self.log('{"outcome":"reported","timestamp":"2026-01-01T00:00:00Z"}', '{"type":"platform.report"}', "START",
-                 '{"outcome":"not_reported","error_kind":"timed_out","timestamp":"2026-01-01T00:00:01Z"}')
+        source = '"event_type":"SIGNIN","trigger_source":"PostAuthentication_Authentication"'
+        self.log(f'{{"outcome":"reported","timestamp":"2026-01-01T00:00:00Z",{source}}}', '{"type":"platform.report"}',
+                 "START", '{"outcome":"not_reported","error_kind":"timed_out","timestamp":"2026-01-01T00:00:01Z",'
+                          f'{source}}}', '{"outcome":"reported","event_type":"SIGNIN"}')
         printed = self.make("status")
         self.assertIn(f"attached    PostAuthentication: {self.function}", printed)
         self.assertIn(f"attached    PostConfirmation: another function, {OTHER}", printed)
         self.assertIn("Cognito may invoke it", printed)
         self.assertIn("USERHUB_ADMIN_KEY present, AMAZON_COGNITO_CONNECTION_ID present, USERHUB_BASE_URL absent",
                       printed)
-        self.assertIn("1 reported, 1 not reported (timed_out 1); the last at 2026-01-01T00:00:01Z", printed)
+        self.assertIn("2 reported, 1 not reported (timed_out 1); the last at 2026-01-01T00:00:01Z", printed)
+        self.assertIn("2 SIGNIN from PostAuthentication_Authentication\n", printed)
+        self.assertIn("1 SIGNIN from an unknown trigger\n", printed)
         self.assertNotIn("problem", printed)
         self.assertNotIn("UpdateUserPool", self.aws.calls)
 

@@ -36,7 +36,8 @@ fn main() -> ExitCode {
 fn run(path: &str, event: &[u8], fault: &str, reply: &Reply, report: &str) {
     let userhub = UserHub::replying([reply.clone()]);
     let base_url = if fault == "refuse" { unused_base_url() } else { userhub.base_url() };
-    let function = Settings::for_base_url(&base_url).set("USERHUB_REPORT", report).start();
+    let settings = Settings::for_base_url(&base_url).set("USERHUB_REPORT", report);
+    let function = settings.set("RUST_LOG", "info,userhub_signin=debug").start(); // shows why an event is ignored
     let cold_start = function.wait_until_ready();
 
     show("Cognito -> function", &format!("{path}, {} bytes", event.len()));
@@ -57,7 +58,10 @@ fn run(path: &str, event: &[u8], fault: &str, reply: &Reply, report: &str) {
         );
         show("UserHub -> function", &reply.iter().map(described).collect::<Vec<_>>().join("\n"));
     }
-    if reports.is_empty() {
+    let is_ignored = sign_in.fields()["outcome"] == "ignored";
+    if is_ignored {
+        show("function -> UserHub", "(nothing is sent: this event is not a sign-in)");
+    } else if reports.is_empty() {
         show("function -> UserHub", "(nothing arrived)");
     }
     if !returned_first {
@@ -67,7 +71,8 @@ fn run(path: &str, event: &[u8], fault: &str, reply: &Reply, report: &str) {
     show("cold start", &format!("{:.1} ms until the function asked for the event", millis(cold_start)));
     show("sign-in", &format!("{:.1} ms until the event came back", millis(sign_in.elapsed)));
     show("the function's log", &function.end().join("\n"));
-    println!("\nThe event came back byte for byte: the user is signed in.");
+    let signed_in = if is_ignored { "" } else { ": the user is signed in" };
+    println!("\nThe event came back byte for byte{signed_in}.");
 }
 
 fn described(step: &Step) -> String {
