@@ -149,7 +149,7 @@ impl Reporter {
             progress.circuit = self.breaker.record(answered, start.elapsed()).or(progress.circuit);
             let pause = outcome.as_ref().err().and_then(|error| pause_before_next_try(error, progress.tries));
             match pause.filter(|pause| pause.is_zero() || may_pause) {
-                Some(pause) if pause < remaining() && !self.breaker.is_open() => sleep(pause).await,
+                Some(pause) if pause < remaining() => sleep(pause).await,
                 _ => break,
             }
         }
