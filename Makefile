@@ -8,19 +8,22 @@ ARCH ?= x86_64
 BINARY ?= target/release/userhub-signin
 USER_POOL_ID ?=
 FUNCTION ?= userhub-signin
+REGION ?=
 TRIGGERS ?=
 REPLACE ?=
+ZIP ?=
+PARAMETERS ?=
+USER_NAME ?=
 SIGN_INS ?= 100000
 SECONDS ?= 60
 SHORT ?=
 PORT ?= 9000
 BASELINE ?=
 DRY_RUN ?=
-GUIDED ?=
 # Recipes read these from the environment, so values need no quoting.
-export EVENT FAULT REPORT USER_POOL_ID FUNCTION TRIGGERS
+export EVENT FAULT REPORT USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN ZIP PARAMETERS USER_NAME
 
-OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION TRIGGERS REPLACE DRY_RUN GUIDED SIGN_INS SECONDS SHORT PORT BASELINE
+OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN ZIP PARAMETERS USER_NAME SIGN_INS SECONDS SHORT PORT BASELINE
 GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(OPTIONS),$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -34,7 +37,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom watch invoke setup deploy attach detach status smoke sam-build known-arch
+.PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom watch invoke setup deploy attach detach status smoke remove sam-build known-arch
 .PHONY: need-cargo-lambda need-sam
 
 help: ## list the targets
@@ -150,22 +153,25 @@ invoke: need-cargo-lambda ## send a sample event to `make watch` (EVENT=events/�
 setup: $(TOOLS)/.installed ## install cargo-lambda and SAM into .tools (needs Python 3.11 or later)
 	@cargo lambda --version && sam --version
 
-deploy: sam-build ## deploy template.yaml with SAM, which asks for everything the first time (GUIDED=1: again; ARCH=arm64)
-	@sam deploy $(if $(wildcard samconfig.toml),$(if $(GUIDED),--guided),--guided --stack-name userhub-signin) --no-fail-on-empty-changeset
+deploy: $(if $(ZIP),,build) ## deploy the function for a user pool with SAM (USER_POOL_ID=…, ZIP=a release's zip, PARAMETERS="ConnectionId=conn_… …", FUNCTION=…, REGION=…, ARCH=arm64)
+	@$(OPS) deploy --zip "$${ZIP:-$(PACKAGE)/bootstrap.zip}" --parameters "$$PARAMETERS"
 
-attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…, TRIGGERS="PostAuthentication PostConfirmation PreTokenGeneration", DRY_RUN=1, REPLACE=1)
-	@$(TRIGGER) attach --triggers "$$TRIGGERS" $(if $(REPLACE),--replace) $(if $(DRY_RUN),--dry-run)
+attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…[:alias], TRIGGERS="PostAuthentication PostConfirmation PreTokenGeneration", DRY_RUN=1, REPLACE=1, REGION=…)
+	@$(OPS) attach --triggers "$$TRIGGERS" --replace "$$REPLACE" --dry-run "$$DRY_RUN"
 
-detach: ## remove the function from the user pool (USER_POOL_ID=…, FUNCTION=…, TRIGGERS=…, DRY_RUN=1)
-	@$(TRIGGER) detach --triggers "$$TRIGGERS" $(if $(DRY_RUN),--dry-run)
+detach: ## remove the function from the user pool (USER_POOL_ID=…, FUNCTION=…[:alias], TRIGGERS=…, DRY_RUN=1, REGION=…)
+	@$(OPS) detach --triggers "$$TRIGGERS" --dry-run "$$DRY_RUN"
 
-status: ## what is attached, whether Cognito may invoke it, its settings, and recent reports (USER_POOL_ID=…)
-	@$(TRIGGER) status
+status: ## what is attached, whether Cognito may invoke it, recent reports, and alarms (USER_POOL_ID=…, FUNCTION=…, REGION=…)
+	@$(OPS) status
 
-smoke: ## invoke the deployed function with a sample event (USER_POOL_ID=…, EVENT=events/….json)
-	@$(TRIGGER) smoke --event "$$EVENT"
+smoke: ## invoke the deployed function with a sample event (USER_POOL_ID=…, EVENT=events/….json, USER_NAME=a user of the pool, FUNCTION=…, REGION=…)
+	@$(OPS) smoke --event "$$EVENT" --user-name "$$USER_NAME"
 
-TRIGGER = python3 ops/trigger.py --user-pool-id "$$USER_POOL_ID" --function "$$FUNCTION"
+remove: ## delete the function's stack, unless the user pool still calls it (USER_POOL_ID=…, FUNCTION=…, REGION=…)
+	@$(OPS) remove
+
+OPS = PYTHONDONTWRITEBYTECODE=1 python3 ops --user-pool-id "$$USER_POOL_ID" --function "$$FUNCTION" --region "$$REGION"
 
 # SAM would deploy a binary for one processor as a function for the other, and every sign-in would fail. So the built
 # template accepts only the processor of the built binary.

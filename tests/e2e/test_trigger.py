@@ -13,7 +13,7 @@ from support import ACCOUNT, REGION, ROOT, SETTINGS, Aws, Lambda, UserHub, aws, 
 from werkzeug.wrappers import Response
 
 sys.path.insert(0, str(ROOT / "ops"))
-import trigger  # noqa: E402
+import user_pool  # noqa: E402
 
 OTHER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:other"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sms"
@@ -99,6 +99,7 @@ class Case(unittest.TestCase):
                                               SoftwareTokenMfaConfiguration={"Enabled": True})
         self.aws.also["DescribeUserPool"] = self.as_aws_describes
         self.aws.instead["UpdateUserPool"] = self.as_aws_refuses
+        self.aws.instead["Invoke"] = lambda body: Response(body)  # a function that returns its event
         self.function = self.deploy()
 
     def tearDown(self):
@@ -212,7 +213,7 @@ class AttachAndDetach(Case):
         self.assertIn(f"PostAuthentication: {self.function} -> (none)", self.make("detach"))
         self.assertEqual((self.describe(), self.mfa()), (before, mfa))
         self.assertEqual(self.aws.calls.count("UpdateUserPool"), 2)
-        self.assertIn("No function is attached", self.make("detach"))
+        self.assertIn("is not attached to", self.make("detach"))
         self.assertEqual(self.aws.calls.count("UpdateUserPool"), 2, "detached already")
 
     def test_a_pool_without_anything_special_stays_so(self):
@@ -257,7 +258,7 @@ class AttachAndDetach(Case):
         self.make("detach")
         del attached["LambdaConfig"]["PostAuthentication"]
         self.assertEqual(self.describe(), attached)
-        self.assertIn("No function is attached", self.make("detach", both))
+        self.assertIn("is not attached to", self.make("detach", both))
 
     def test_the_third_trigger_in_every_form_that_a_pool_may_have_it(self):
         def config(arn, version):
@@ -271,10 +272,10 @@ class AttachAndDetach(Case):
             (config(OTHER, "V2_0"), "V2_0"),
             ({"PreTokenGeneration": OTHER, **config(OTHER, "V3_0")}, "V3_0"),
         ]:
-            self.assertEqual(trigger.trigger_arn(before, "PreTokenGeneration"), OTHER)
-            self.assertEqual(trigger.with_trigger({**others, **before}, "PreTokenGeneration", self.function),
+            self.assertEqual(user_pool.trigger_arn(before, "PreTokenGeneration"), OTHER)
+            self.assertEqual(user_pool.with_trigger({**others, **before}, "PreTokenGeneration", self.function),
                              {**others, "PreTokenGeneration": self.function, **config(self.function, version)})
-            self.assertEqual(trigger.with_trigger({**others, **before}, "PreTokenGeneration", None), others)
+            self.assertEqual(user_pool.with_trigger({**others, **before}, "PreTokenGeneration", None), others)
         for before, version in [
             ({"PreTokenGeneration": OTHER, **config(OTHER, "V3_0")}, "V3_0"),
             (config(self.function, "V2_0"), "V2_0"),
@@ -302,7 +303,7 @@ class AttachAndDetach(Case):
         self.aws.calls.clear()
         before = self.describe()
         printed = self.make("attach", "TRIGGERS=PostAuthentication PostConfirmation PreTokenGeneration")
-        for name in trigger.TRIGGERS:
+        for name in user_pool.TRIGGERS:
             self.assertIn(f"LambdaConfig.{name}: (none) -> {self.function}", printed)
         self.assertEqual(self.aws.calls.count("UpdateUserPool"), 1)
         self.assertIn(f"attached    PreTokenGeneration: {self.function}", self.make("status"))
