@@ -221,6 +221,14 @@ class Source(unittest.TestCase):
                 if "Condition" not in output or stack.lazy_condition_map[output["Condition"]]:
                     self.assertLessEqual(references(output["Value"]), created | {"UserPoolId", "FunctionName"})
 
+    def test_what_the_pool_still_calls_stays_when_its_name_changes(self):
+        template, _, _ = planned()
+        policies = {name: (resource.get("UpdateReplacePolicy"), resource.get("DeletionPolicy"))
+                    for name, resource in template["Resources"].items()}
+        self.assertEqual(template["Resources"]["Function"]["Type"], "AWS::Lambda::Function")
+        self.assertEqual({name: policy for name, policy in policies.items() if policy != (None, None)},
+                         {name: ("Retain", "Delete") for name in ALWAYS})
+
     def test_outputs_hold_no_secret(self):
         for output in TEMPLATE["Outputs"].values():
             self.assertIsNone(re.search("AdminKey|SecretAccessKey|ClientSecret|resolve:", json.dumps(output["Value"])))
