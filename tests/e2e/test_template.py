@@ -24,8 +24,8 @@ VERSION = "1f0e2d3c-4b5a-4697-8877-665544332211"
 KMS_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{VERSION}"
 LAYER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:certificates:1"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
-METRICS = {"NotReportedMetric"}
-ALARMS = {"NotReportedAlarm", "ErrorsAlarm", "ThrottlesAlarm", "DurationAlarm"}
+METRICS = {"NotReportedMetric", "UserHubDownMetric"}
+ALARMS = {"NotReportedAlarm", "UserHubDownAlarm", "ErrorsAlarm", "ThrottlesAlarm", "DurationAlarm"}
 PORTAL = {"PortalDomain": "portal.example.com"}
 
 
@@ -44,7 +44,7 @@ CHOICES = [
     [({}, set(), {}), ({"ExtraCaCerts": "/opt/ca.pem", "ExtraCaCertsLayerArn": LAYER}, set(),
                        {"USERHUB_EXTRA_CA_CERTS": "/opt/ca.pem"})],
     [({}, set(), {}), ({"KmsKeyArn": KMS_KEY}, {"DecryptPolicy"}, {})],
-    [({}, METRICS | ALARMS, {}), ({"AlarmTopicArn": TOPIC}, METRICS | ALARMS, {}),
+    [({}, METRICS | ALARMS, {}), ({"AlarmTopicArn": TOPIC, "NotReportedThreshold": "5"}, METRICS | ALARMS, {}),
      ({"Alarms": "no"}, set(), {})],
     [({}, set(), {}), (PORTAL, {"PortalClient"}, {})],
     [({}, set(), {}), ({"ConnectionUser": "yes"},
@@ -53,7 +53,7 @@ CHOICES = [
 ]
 ALWAYS = {"Function", "Role", "LogGroup", "CognitoPermission"}
 EVERYTHING = {
-    "UserPoolId": POOL, "ConnectionId": "conn_x", "AdminKey": KEY, "AlarmTopicArn": TOPIC,
+    "UserPoolId": POOL, "ConnectionId": "conn_x", "AdminKey": KEY, "AlarmTopicArn": TOPIC, "NotReportedThreshold": "3",
     "KmsKeyArn": KMS_KEY, **PORTAL,
     "PortalIdentityProviders": "COGNITO,Google", "ConnectionUser": "yes",
 }
@@ -86,7 +86,8 @@ def planned_property(resource, name, **parameters):
 def pairs(choices):
     """All defaults, every option alone, and every two options of different choices together.
 
-    All combinations would be 76,800. No resource and no variable depends on more than one choice.
+    All combinations would be 76,800. No resource and no variable depends on more than two choices: DurationAlarm
+    on Alarms and Report, all others on one.
     """
     defaults = [choice[0] for choice in choices]
     yield defaults
@@ -211,6 +212,8 @@ class Source(unittest.TestCase):
                 parameters.update(more_parameters)
                 resources |= more_resources
                 variables.update(more_variables)
+            if parameters.get("Report") == "after-response":
+                resources.discard("DurationAlarm")
             parameters = {"AdminKey": "", **parameters}
             template, created, stack = planned(**parameters)
             self.assertEqual(created, resources, parameters)
@@ -228,6 +231,33 @@ class Source(unittest.TestCase):
         self.assertEqual(template["Resources"]["Function"]["Type"], "AWS::Lambda::Function")
         self.assertEqual({name: policy for name, policy in policies.items() if policy != (None, None)},
                          {name: ("Retain", "Delete") for name in ALWAYS})
+
+    def test_the_alarms_say_what_is_true_in_either_report_mode(self):
+        guide = (ROOT / "docs/operate.md").read_text()
+        for mode, count in [("before-response", 5), ("after-response", 4)]:
+            template, created, stack = planned(Report=mode)
+            self.assertEqual(len(created & ALARMS), count, mode)
+            # Lambda's Duration includes what happens after the response.
+            self.assertEqual("DurationAlarm" in created, mode == "before-response")
+            descriptions = {name: clean_json(template["Resources"][name]["Properties"]["AlarmDescription"], stack)
+                            for name in created & ALARMS}
+            cut_off = "a late report that was cut off, after its sign-in had succeeded"
+            self.assertEqual([name for name, text in descriptions.items() if cut_off in text],
+                             ["ErrorsAlarm"] if mode == "after-response" else [])
+            for name, text in descriptions.items():
+                self.assertLessEqual(len(text), 1024, "CloudWatch takes no more")
+                self.assertNotIn("README", text)
+                cited = re.findall(r'docs/operate\.md, "([^"]+)"', text)
+                self.assertEqual(bool(cited), name in {"NotReportedAlarm", "UserHubDownAlarm"})
+                for heading in cited:
+                    self.assertIn(f"\n## {heading}\n", guide)
+            self.assertRegex(descriptions["UserHubDownAlarm"], "UserHub does not answer.*Sign-ins work.*not reported")
+
+    def test_the_threshold_counts_sign_ins_in_each_period(self):
+        self.assertEqual(planned_property("NotReportedAlarm", "Threshold"), 1)
+        self.assertEqual(planned_property("NotReportedAlarm", "Threshold", NotReportedThreshold="5"), 5)
+        parameter = TEMPLATE["Parameters"]["NotReportedThreshold"]
+        self.assertEqual((parameter["Type"], parameter["MinValue"]), ("Number", 1))
 
     def test_outputs_hold_no_secret(self):
         for output in TEMPLATE["Outputs"].values():
@@ -387,43 +417,53 @@ class Deployed(unittest.TestCase):
     def test_the_alarms(self):
         cloudwatch = self.aws.client("cloudwatch")
         for name in ALARMS:
-            cloudwatch.put_metric_alarm(**self.properties(name))
+            properties = self.properties(name)
+            cloudwatch.put_metric_alarm(**{**properties, "Threshold": float(properties["Threshold"])})
             self.addCleanup(cloudwatch.delete_alarms, AlarmNames=[self.properties(name)["AlarmName"]])
         alarms = {alarm["AlarmName"]: alarm for alarm in self.ask("cloudwatch", "describe-alarms")["MetricAlarms"]}
         self.assertEqual(set(alarms), {f"userhub-signin-{what}" for what in
-                                       ["not-reported", "errors", "throttles", "duration"]})
+                                       ["not-reported", "userhub-down", "errors", "throttles", "duration"]})
         for name, alarm in alarms.items():
             self.assertEqual(alarm["AlarmActions"], [TOPIC])
             self.assertEqual(alarm["TreatMissingData"], "notBreaching", "nobody signs in at night")
             self.assertIn("/aws/lambda/userhub-signin" if name != "userhub-signin-throttles" else "concurrency",
                           alarm["AlarmDescription"])
-            if name != "userhub-signin-not-reported":
+            if name not in {"userhub-signin-not-reported", "userhub-signin-userhub-down"}:
                 self.assertEqual(alarm["Dimensions"], [{"Name": "FunctionName", "Value": "userhub-signin"}])
                 self.assertEqual(alarm["Namespace"], "AWS/Lambda")
                 self.assertIn(f"make detach USER_POOL_ID={POOL} FUNCTION=userhub-signin", alarm["AlarmDescription"])
         self.assertLess(alarms["userhub-signin-duration"]["Threshold"], 1000 * self.properties("Function")["Timeout"])
+        self.assertEqual(alarms["userhub-signin-not-reported"]["Threshold"], 3)
+        self.assertEqual(alarms["userhub-signin-userhub-down"]["Threshold"], 1)
+        self.assertEqual(alarms["userhub-signin-userhub-down"]["Period"], 300)
 
-    def test_the_metric_counts_the_sign_ins_that_were_not_reported(self):
-        properties = self.properties("NotReportedMetric")
-        [transformation] = properties["MetricTransformations"]
+    def test_the_metrics_count_the_sign_ins_that_were_not_reported_and_not_tried(self):
         logs = self.aws.client("logs")
-        logs.put_metric_filter(
-            logGroupName=properties["LogGroupName"], filterName="filter", filterPattern=properties["FilterPattern"],
-            metricTransformations=[{name[0].lower() + name[1:]: value for name, value in transformation.items()}])
-        [created] = self.ask("logs", "describe-metric-filters")["metricFilters"]
-        alarm = self.properties("NotReportedAlarm")
-        self.assertEqual(created["metricTransformations"][0]["metricName"], alarm["MetricName"])
-        self.assertEqual(created["metricTransformations"][0]["metricNamespace"], alarm["Namespace"])
+        for what in ["NotReported", "UserHubDown"]:
+            properties = self.properties(f"{what}Metric")
+            [transformation] = properties["MetricTransformations"]
+            logs.put_metric_filter(
+                logGroupName=properties["LogGroupName"], filterName=what, filterPattern=properties["FilterPattern"],
+                metricTransformations=[{name[0].lower() + name[1:]: value for name, value in transformation.items()}])
+        filters = self.ask("logs", "describe-metric-filters")["metricFilters"]
+        created = {metric["filterName"]: metric for metric in filters}
+        for what, metric in created.items():
+            alarm = self.properties(f"{what}Alarm")
+            self.assertEqual(metric["metricTransformations"][0]["metricName"], alarm["MetricName"])
+            self.assertEqual(metric["metricTransformations"][0]["metricNamespace"], alarm["Namespace"])
+        self.assertEqual(len({metric["metricTransformations"][0]["metricName"] for metric in created.values()}), 2)
 
         kinds = set()
         for outcome, lines in real_lines():
             for line in lines:
-                self.assertEqual(matches(created["filterPattern"], line), line.get("outcome") == "not_reported", line)
+                for what, is_counted in [("NotReported", line.get("outcome") == "not_reported"),
+                                         ("UserHubDown", line.get("error_kind") == "circuit_open")]:
+                    self.assertEqual(matches(created[what]["filterPattern"], line), is_counted, line)
             [about_sign_in] = [line for line in lines if "outcome" in line]
             self.assertEqual(about_sign_in["outcome"], outcome)
             kinds.add(about_sign_in.get("error_kind", outcome))
-        self.assertEqual(kinds, {"reported", "settings", "event", "connect", "timed_out", "rejected", "rate_limited",
-                                 "unavailable", "unexpected_answer", "panic"})
+        self.assertEqual(kinds, {"reported", "settings", "event", "circuit_open", "connect", "timed_out", "rejected",
+                                 "rate_limited", "unavailable", "unexpected_answer", "panic"})
 
 
 def matches(pattern, line):
@@ -454,6 +494,9 @@ def real_lines():
         userhub = UserHub(fault)
         yield "not_reported" if fault else "reported", lines([event], userhub.base_url)
         userhub.end()
+    userhub = UserHub("hang")
+    yield "not_reported", lines(3 * [event], userhub.base_url)  # the second one opens the circuit
+    userhub.end()
     yield "not_reported", lines([event], settings={})
     yield "not_reported", lines([b"{}"])
     # Looking up a name takes a thread, and tokio panics where it gets none. The first event has no user to report.
