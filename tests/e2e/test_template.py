@@ -11,6 +11,7 @@ import tempfile
 import unittest
 
 import boto3
+import botocore.validate
 from moto.cloudformation.parsing import ResourceMap, clean_json, parse_condition
 from samtranslator.yaml_helper import yaml_parse
 from support import ACCOUNT, REGION, ROOT, SETTINGS, Aws, Lambda, UserHub, aws, run, translated
@@ -26,6 +27,7 @@ LAYER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:certificates:1"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
 METRICS = {"NotReportedMetric", "UserHubDownMetric"}
 ALARMS = {"NotReportedAlarm", "UserHubDownAlarm", "ErrorsAlarm", "ThrottlesAlarm", "DurationAlarm"}
+QUERIES = {"OutcomesQuery", "DurationsQuery", "SourcesQuery"}
 PORTAL = {"PortalDomain": "portal.example.com"}
 
 
@@ -46,6 +48,7 @@ CHOICES = [
     [({}, set(), {}), ({"KmsKeyArn": KMS_KEY}, {"DecryptPolicy"}, {})],
     [({}, METRICS | ALARMS, {}), ({"AlarmTopicArn": TOPIC, "NotReportedThreshold": "5"}, METRICS | ALARMS, {}),
      ({"Alarms": "no"}, set(), {})],
+    [({}, QUERIES, {}), ({"SavedQueries": "no"}, set(), {})],
     [({}, set(), {}), (PORTAL, {"PortalClient"}, {})],
     [({}, set(), {}), ({"ConnectionUser": "yes"},
                        {"ConnectionIamUser", "ConnectionAccessKey", "ConnectionAccessKeySecret"}, {})],
@@ -259,9 +262,31 @@ class Source(unittest.TestCase):
         parameter = TEMPLATE["Parameters"]["NotReportedThreshold"]
         self.assertEqual((parameter["Type"], parameter["MinValue"]), ("Number", 1))
 
+    def test_the_saved_queries_ask_for_fields_that_lines_have(self):
+        table = (ROOT / "docs/operate.md").read_text().split("\n## Log fields\n")[1].split("\n## ")[0]
+        fields = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+        language = {"filter", "ispresent", "stats", "count", "pct", "max", "bin", "as", "by"}
+        asked = set()
+        for name in QUERIES:
+            query = {key: planned_property(name, key) for key in ["Name", "QueryString"]}
+            self.assertRegex(query["Name"], "^userhub-signin/[a-z]+$")
+            self.assertEqual(TEMPLATE["Resources"][name]["Properties"]["LogGroupNames"], [{"Ref": "LogGroup"}])
+            takes("logs", "PutQueryDefinition", {key[0].lower() + key[1:]: value for key, value in query.items()})
+            words = set(re.findall(r"\b[a-z_]\w*", query["QueryString"]))
+            asked |= words - language - set(re.findall(r" as (\w+)", query["QueryString"]))
+        self.assertEqual(asked, {"outcome", "error_kind", "duration_ms", "event_type", "trigger_source"})
+        self.assertLessEqual(asked, fields)
+
     def test_outputs_hold_no_secret(self):
         for output in TEMPLATE["Outputs"].values():
             self.assertIsNone(re.search("AdminKey|SecretAccessKey|ClientSecret|resolve:", json.dumps(output["Value"])))
+
+
+def takes(service, operation, arguments):
+    """Fails if AWS's description of the operation does not fit the arguments."""
+    shape = boto3.client(service, REGION).meta.service_model.operation_model(operation).input_shape
+    report = botocore.validate.ParamValidator().validate(arguments, shape)
+    assert not report.has_errors(), report.generate_report()
 
 
 def references(value):
