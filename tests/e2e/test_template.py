@@ -49,7 +49,10 @@ CHOICES = [
     [({}, METRICS | ALARMS, {}), ({"AlarmTopicArn": TOPIC, "NotReportedThreshold": "5"}, METRICS | ALARMS, {}),
      ({"Alarms": "no"}, set(), {})],
     [({}, QUERIES, {}), ({"SavedQueries": "no"}, set(), {})],
-    [({}, set(), {}), (PORTAL, {"PortalClient"}, {})],
+    [({}, set(), {}), (PORTAL, {"PortalClient"}, {}),
+     ({**PORTAL, "PortalManagedLogin": "yes"}, {"PortalClient", "PortalStyle"}, {}),
+     ({**PORTAL, "PortalChoiceBasedSignIn": "yes"}, {"PortalClient"}, {}),
+     ({**PORTAL, "PortalManagedLogin": "yes", "PortalChoiceBasedSignIn": "yes"}, {"PortalClient", "PortalStyle"}, {})],
     [({}, set(), {}), ({"ConnectionUser": "yes"},
                        {"ConnectionIamUser", "ConnectionAccessKey", "ConnectionAccessKeySecret"}, {})],
     [({}, set(), {}), ({"Architecture": "arm64"}, set(), {})],
@@ -58,7 +61,8 @@ ALWAYS = {"Function", "Role", "LogGroup", "CognitoPermission"}
 EVERYTHING = {
     "UserPoolId": POOL, "ConnectionId": "conn_x", "AdminKey": KEY, "AlarmTopicArn": TOPIC, "NotReportedThreshold": "3",
     "KmsKeyArn": KMS_KEY, **PORTAL,
-    "PortalIdentityProviders": "COGNITO,Google", "ConnectionUser": "yes",
+    "PortalIdentityProviders": "COGNITO,Google", "PortalManagedLogin": "yes", "PortalChoiceBasedSignIn": "yes",
+    "ConnectionUser": "yes",
 }
 
 
@@ -195,10 +199,14 @@ class Source(unittest.TestCase):
             ({"AdminKeySecretArn": SECRET, "AdminKeySecretVersionId": VERSION}, None),
             ({"AdminKey": KEY, "ExtraCaCerts": "/opt/ca.pem", "ExtraCaCertsLayerArn": LAYER}, None),
             ({"AdminKey": KEY, "AlarmTopicArn": TOPIC}, None),
+            ({"AdminKey": KEY, **PORTAL, "PortalManagedLogin": "yes"}, None),
+            ({"AdminKey": KEY, **PORTAL, "PortalChoiceBasedSignIn": "yes"}, None),
             ({}, "Give UserHub's Admin API key"),
             ({"AdminKey": "none"}, "Give UserHub's Admin API key"),
             ({"AdminKey": KEY, "AdminKeySecretArn": SECRET}, "not both"),
             ({"AdminKey": KEY, "AdminKeySecretVersionId": VERSION}, "so give AdminKeySecretArn"),
+            ({"AdminKey": KEY, "PortalManagedLogin": "yes"}, "so give PortalDomain"),
+            ({"AdminKey": KEY, "PortalChoiceBasedSignIn": "yes"}, "so give PortalDomain"),
             ({"AdminKey": KEY, "ExtraCaCerts": "/opt/ca.pem"}, "or neither"),
             ({"AdminKey": KEY, "ExtraCaCertsLayerArn": LAYER}, "or neither"),
             ({"AdminKey": KEY, "Alarms": "no", "AlarmTopicArn": TOPIC}, "set Alarms to yes"),
@@ -277,7 +285,16 @@ class Source(unittest.TestCase):
         self.assertEqual(asked, {"outcome", "error_kind", "duration_ms", "event_type", "trigger_source"})
         self.assertLessEqual(asked, fields)
 
-    def test_outputs_hold_no_secret(self):
+    def test_the_portals_client_takes_choices_only_if_asked(self):
+        for choice in ["no", "yes"]:
+            flows = planned_property("PortalClient", "ExplicitAuthFlows", **PORTAL, PortalChoiceBasedSignIn=choice)
+            self.assertEqual("ALLOW_USER_AUTH" in flows, choice == "yes")
+            self.assertLessEqual({"ALLOW_USER_SRP_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}, set(flows))
+
+    def test_outputs_hold_what_the_portal_needs_and_no_secret(self):
+        template, _, stack = planned(**PORTAL)
+        self.assertEqual(clean_json(template["Outputs"]["PortalIssuerUrl"]["Value"], stack),
+                         f"https://cognito-idp.{REGION}.amazonaws.com/{POOL}")
         for output in TEMPLATE["Outputs"].values():
             self.assertIsNone(re.search("AdminKey|SecretAccessKey|ClientSecret|resolve:", json.dumps(output["Value"])))
 
@@ -435,9 +452,15 @@ class Deployed(unittest.TestCase):
         for name, value in {
             "AllowedOAuthFlowsUserPoolClient": True, "AllowedOAuthFlows": ["code"],
             "AllowedOAuthScopes": ["email", "openid", "phone"], "SupportedIdentityProviders": ["COGNITO", "Google"],
+            "ExplicitAuthFlows": ["ALLOW_USER_SRP_AUTH", "ALLOW_REFRESH_TOKEN_AUTH", "ALLOW_USER_AUTH"],
             "CallbackURLs": ["https://portal.example.com/signin"], "LogoutURLs": ["https://portal.example.com/signout"],
         }.items():
             self.assertEqual(created[name], value, name)
+        style = self.template["Resources"]["PortalStyle"]["Properties"]  # moto has none
+        self.assertEqual(style, {
+            "UserPoolId": {"Ref": "UserPoolId"}, "ClientId": {"Ref": "PortalClient"}, "UseCognitoProvidedValues": True})
+        client = {"UserPoolId": pool, "ClientId": listed["ClientId"]}
+        takes("cognito-idp", "CreateManagedLoginBranding", style | client)
 
     def test_the_alarms(self):
         cloudwatch = self.aws.client("cloudwatch")
