@@ -31,15 +31,18 @@ QUERIES = {"OutcomesQuery", "DurationsQuery", "SourcesQuery"}
 PORTAL = {"PortalDomain": "portal.example.com"}
 
 
-def secret_reference(version=""):
-    return {"USERHUB_ADMIN_KEY": f"{{{{resolve:secretsmanager:{SECRET}:SecretString:::{version}}}}}"}
+def secret_reference(json_key="", version=""):
+    return {"USERHUB_ADMIN_KEY": f"{{{{resolve:secretsmanager:{SECRET}:SecretString:{json_key}::{version}}}}}"}
 
 
 # Every choice that there is, its default first, and what it adds: (parameters, resources, variables).
 CHOICES = [
     [({"AdminKey": KEY}, set(), {"USERHUB_ADMIN_KEY": KEY}),
      ({"AdminKeySecretArn": SECRET, "AdminKey": "none"}, set(), secret_reference()),
-     ({"AdminKeySecretArn": SECRET, "AdminKeySecretVersionId": VERSION}, set(), secret_reference(VERSION))],
+     ({"AdminKeySecretArn": SECRET, "AdminKeySecretVersionId": VERSION}, set(), secret_reference(version=VERSION)),
+     ({"AdminKeySecretArn": SECRET, "AdminKeySecretJsonKey": "key"}, set(), secret_reference("key")),
+     ({"AdminKeySecretArn": SECRET, "AdminKeySecretJsonKey": "key", "AdminKeySecretVersionId": VERSION}, set(),
+      secret_reference("key", VERSION))],
     [({}, set(), {}), ({"ConnectionId": "conn_x"}, set(), {"AMAZON_COGNITO_CONNECTION_ID": "conn_x"})],
     [({}, set(), {}), ({"BaseUrl": "https://api.example.com"}, set(), {"USERHUB_BASE_URL": "https://api.example.com"})],
     [({}, set(), {}), ({"Report": "after-response"}, set(), {"USERHUB_REPORT": "after-response"})],
@@ -163,6 +166,8 @@ class Source(unittest.TestCase):
             ("AdminKey", ["", "none", KEY, "a-._~+/=="],
              ["two words", "line\nbreak", f"'{KEY}'", f'"{KEY}"', f'{{"key":"{KEY}"}}', "a=b"]),
             ("AdminKeySecretArn", ["", SECRET], ["userhub/key", SECRET.replace("secret:", "", 1).replace(":sec", "")]),
+            ("AdminKeySecretJsonKey", ["", "adminKey", "userhub.admin-key", "clé"],
+             ["a:b", "a}", "}}", "{a", "two words", 'a"b', "a\\"]),
             ("AdminKeySecretVersionId", ["", VERSION], ["AWSCURRENT", VERSION + "}}"]),
             ("BaseUrl", ["", "https://api.example.com", "https://api.example.com:8443/userhub"],
              ["http://api.example.com", "api.example.com", "https://user@example.com", "https://example.com?a=b"]),
@@ -199,12 +204,14 @@ class Source(unittest.TestCase):
             ({"AdminKeySecretArn": SECRET, "AdminKeySecretVersionId": VERSION}, None),
             ({"AdminKey": KEY, "ExtraCaCerts": "/opt/ca.pem", "ExtraCaCertsLayerArn": LAYER}, None),
             ({"AdminKey": KEY, "AlarmTopicArn": TOPIC}, None),
+            ({"AdminKeySecretArn": SECRET, "AdminKeySecretJsonKey": "key"}, None),
             ({"AdminKey": KEY, **PORTAL, "PortalManagedLogin": "yes"}, None),
             ({"AdminKey": KEY, **PORTAL, "PortalChoiceBasedSignIn": "yes"}, None),
             ({}, "Give UserHub's Admin API key"),
             ({"AdminKey": "none"}, "Give UserHub's Admin API key"),
             ({"AdminKey": KEY, "AdminKeySecretArn": SECRET}, "not both"),
             ({"AdminKey": KEY, "AdminKeySecretVersionId": VERSION}, "so give AdminKeySecretArn"),
+            ({"AdminKey": KEY, "AdminKeySecretJsonKey": "key"}, "so give AdminKeySecretArn"),
             ({"AdminKey": KEY, "PortalManagedLogin": "yes"}, "so give PortalDomain"),
             ({"AdminKey": KEY, "PortalChoiceBasedSignIn": "yes"}, "so give PortalDomain"),
             ({"AdminKey": KEY, "ExtraCaCerts": "/opt/ca.pem"}, "or neither"),
