@@ -25,6 +25,7 @@ VERSION = "1f0e2d3c-4b5a-4697-8877-665544332211"
 KMS_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{VERSION}"
 LAYER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:certificates:1"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
+BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/boundary"
 METRICS = {"NotReportedMetric", "UserHubDownMetric"}
 ALARMS = {"NotReportedAlarm", "UserHubDownAlarm", "ErrorsAlarm", "ThrottlesAlarm", "DurationAlarm"}
 QUERIES = {"OutcomesQuery", "DurationsQuery", "SourcesQuery"}
@@ -58,12 +59,13 @@ CHOICES = [
      ({**PORTAL, "PortalManagedLogin": "yes", "PortalChoiceBasedSignIn": "yes"}, {"PortalClient", "PortalStyle"}, {})],
     [({}, set(), {}), ({"ConnectionUser": "yes"},
                        {"ConnectionIamUser", "ConnectionAccessKey", "ConnectionAccessKeySecret"}, {})],
+    [({}, set(), {}), ({"PermissionsBoundaryArn": BOUNDARY}, set(), {})],
     [({}, set(), {}), ({"Architecture": "arm64"}, set(), {})],
 ]
 ALWAYS = {"Function", "Role", "LogGroup", "CognitoPermission"}
 EVERYTHING = {
     "UserPoolId": POOL, "ConnectionId": "conn_x", "AdminKey": KEY, "AlarmTopicArn": TOPIC, "NotReportedThreshold": "3",
-    "KmsKeyArn": KMS_KEY, **PORTAL,
+    "KmsKeyArn": KMS_KEY, "PermissionsBoundaryArn": BOUNDARY, **PORTAL,
     "PortalIdentityProviders": "COGNITO,Google", "PortalManagedLogin": "yes", "PortalChoiceBasedSignIn": "yes",
     "ConnectionUser": "yes",
 }
@@ -174,6 +176,9 @@ class Source(unittest.TestCase):
             ("ExtraCaCerts", ["", "/opt/certificates/ca.pem"], ["ca.pem", "/etc/ca.pem"]),
             ("ExtraCaCertsLayerArn", ["", LAYER], ["certificates", LAYER[:-2]]),
             ("FunctionName", ["userhub-signin", "a"], ["", "a b", "a:b", "x" * 65]),
+            ("PermissionsBoundaryArn",
+             ["", BOUNDARY, "arn:aws:iam::aws:policy/PowerUserAccess", "arn:aws-us-gov:iam::123456789012:policy/a/b"],
+             ["boundary", f"arn:aws:iam::{ACCOUNT}:role/boundary", "arn:aws:iam:::policy/boundary", BOUNDARY + " x"]),
             ("KmsKeyArn", ["", KMS_KEY], [f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/key", VERSION]),
             ("AlarmTopicArn", ["", TOPIC], ["alarms", TOPIC + ".fifo"]),
             ("PortalDomain", ["", "portal.example.com"],
@@ -249,6 +254,16 @@ class Source(unittest.TestCase):
         self.assertEqual(template["Resources"]["Function"]["Type"], "AWS::Lambda::Function")
         self.assertEqual({name: policy for name, policy in policies.items() if policy != (None, None)},
                          {name: ("Retain", "Delete") for name in ALWAYS})
+
+    def test_all_identities_have_the_permissions_boundary(self):
+        template, created, _ = planned(ConnectionUser="yes")
+        identities = {name for name in created
+                      if template["Resources"][name]["Type"] in {"AWS::IAM::Role", "AWS::IAM::User"}}
+        self.assertEqual(identities, {"Role", "ConnectionIamUser"})
+        for name in identities:
+            for boundary in [None, BOUNDARY]:
+                self.assertEqual(planned_property(name, "PermissionsBoundary", ConnectionUser="yes",
+                                                  PermissionsBoundaryArn=boundary or ""), boundary, name)
 
     def test_the_alarms_say_what_is_true_in_either_report_mode(self):
         guide = (ROOT / "docs/operate.md").read_text()
@@ -423,7 +438,7 @@ class Deployed(unittest.TestCase):
 
     def test_the_connections_user_manages_users_and_groups_of_this_pool(self):
         [user] = self.ask("iam", "list-users")["Users"]
-        self.assertEqual(set(self.properties("ConnectionIamUser")), {"Policies"})
+        self.assertEqual(set(self.properties("ConnectionIamUser")), {"PermissionsBoundary", "Policies"})
         [policy] = self.properties("ConnectionIamUser")["Policies"]  # moto leaves a user's policies out
         names = {"UserName": user["UserName"], "PolicyName": policy["PolicyName"]}
         iam = self.aws.client("iam")
