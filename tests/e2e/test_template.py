@@ -60,12 +60,13 @@ CHOICES = [
     [({}, set(), {}), ({"ConnectionUser": "yes"},
                        {"ConnectionIamUser", "ConnectionAccessKey", "ConnectionAccessKeySecret"}, {})],
     [({}, set(), {}), ({"PermissionsBoundaryArn": BOUNDARY}, set(), {})],
+    [({}, set(), {}), ({"CodeVersion": "0.1.0"}, set(), {})],
     [({}, set(), {}), ({"Architecture": "arm64"}, set(), {})],
 ]
 ALWAYS = {"Function", "Role", "LogGroup", "CognitoPermission"}
 EVERYTHING = {
     "UserPoolId": POOL, "ConnectionId": "conn_x", "AdminKey": KEY, "AlarmTopicArn": TOPIC, "NotReportedThreshold": "3",
-    "KmsKeyArn": KMS_KEY, "PermissionsBoundaryArn": BOUNDARY, **PORTAL,
+    "KmsKeyArn": KMS_KEY, "PermissionsBoundaryArn": BOUNDARY, "CodeVersion": "0.1.0, sha256 4fd8", **PORTAL,
     "PortalIdentityProviders": "COGNITO,Google", "PortalManagedLogin": "yes", "PortalChoiceBasedSignIn": "yes",
     "ConnectionUser": "yes",
 }
@@ -176,6 +177,8 @@ class Source(unittest.TestCase):
             ("ExtraCaCerts", ["", "/opt/certificates/ca.pem"], ["ca.pem", "/etc/ca.pem"]),
             ("ExtraCaCertsLayerArn", ["", LAYER], ["certificates", LAYER[:-2]]),
             ("FunctionName", ["userhub-signin", "a"], ["", "a b", "a:b", "x" * 65]),
+            ("CodeVersion", ["", "0.1.0", "0.1.0, sha256 " + 64 * "f", "0.1.0, sha256 q+/=", 128 * "x"],
+             [" ", "a\nb", "(1)", "\u2026", 129 * "x"]),
             ("PermissionsBoundaryArn",
              ["", BOUNDARY, "arn:aws:iam::aws:policy/PowerUserAccess", "arn:aws-us-gov:iam::123456789012:policy/a/b"],
              ["boundary", f"arn:aws:iam::{ACCOUNT}:role/boundary", "arn:aws:iam:::policy/boundary", BOUNDARY + " x"]),
@@ -254,6 +257,13 @@ class Source(unittest.TestCase):
         self.assertEqual(template["Resources"]["Function"]["Type"], "AWS::Lambda::Function")
         self.assertEqual({name: policy for name, policy in policies.items() if policy != (None, None)},
                          {name: ("Retain", "Delete") for name in ALWAYS})
+
+    def test_the_description_names_the_code(self):
+        fixed = "Reports the sign-ins of a Cognito user pool to UserHub"
+        self.assertEqual(planned_property("Function", "Description"), fixed)
+        self.assertEqual(planned_property("Function", "Description", CodeVersion="0.1.0, sha256 4fd8"),
+                         f"{fixed} (0.1.0, sha256 4fd8)")
+        self.assertLessEqual(len(planned_property("Function", "Description", CodeVersion=128 * "x")), 256)
 
     def test_all_identities_have_the_permissions_boundary(self):
         template, created, _ = planned(ConnectionUser="yes")
@@ -401,6 +411,7 @@ class Deployed(unittest.TestCase):
         self.assertEqual(function["Runtime"], "provided.al2023")
         self.assertEqual(function["Architectures"], ["x86_64"])
         self.assertLess(function["Timeout"], 5, "Cognito waits 5 s")
+        self.assertIn("(0.1.0, sha256 4fd8)", function["Description"])
         self.assertEqual(function["Environment"]["Variables"], SETTINGS | {"AMAZON_COGNITO_CONNECTION_ID": "conn_x"})
         # moto leaves these out.
         properties = self.properties("Function")
