@@ -57,7 +57,7 @@ e2e: $(BINARY) $(TOOLS)/.installed $(TOOLS)/e2e/.installed ## sign-ins through C
 	@'$(TOOLS)/e2e/bin/ruff' check --quiet --config tools/ruff.toml ops tools tests
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --bin userhub
 	@PATH="$(TOOLS)/e2e/bin:$(TOOLS)/e2e/node_modules/.bin:$$PATH" MOTO_IAM_LOAD_MANAGED_POLICIES=true \
-		'$(TOOLS)/e2e/bin/python' -m unittest discover --start-directory tests/e2e --buffer
+		'$(TOOLS)/e2e/bin/python' tests/e2e/run.py
 
 soak: $(BINARY) ## many sign-ins, many at a time, with a healthy UserHub and with one that fails at random (SIGN_INS=…; Linux)
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --bin soak

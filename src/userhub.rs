@@ -209,12 +209,11 @@ fn details(body: &[u8]) -> Details {
 fn classify(error: &reqwest::Error) -> Error {
     // The root cause is the most specific. The outermost error would print the URL with the user name.
     let cause = causes(error).skip(1).last().map(ToString::to_string).unwrap_or_default();
-    if causes(error).any(<Cause>::is::<rustls::Error>) {
-        Error::tls(cause)
-    } else if error.is_connect() || causes(error).any(is_lost_connection) {
-        Error::connect(cause)
-    } else {
-        Error::malformed(cause)
+    match (causes(error).any(<Cause>::is::<rustls::Error>), error.is_connect()) {
+        (true, true) => Error::tls(cause),
+        (false, true) => Error::connect(cause),
+        (false, false) if causes(error).any(is_lost_connection) => Error::connect(cause),
+        _ => Error::malformed(cause),
     }
 }
 
