@@ -24,7 +24,8 @@ DRY_RUN ?=
 export EVENT FAULT REPORT USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN ZIP PARAMETERS USER_NAME
 
 OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN ZIP PARAMETERS USER_NAME SIGN_INS SECONDS SHORT PORT BASELINE
-GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
+SPACE := $(subst x, ,x)
+GIVEN := $(foreach word,$(subst \$(SPACE),_,$(MAKEOVERRIDES)),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(OPTIONS),$(GIVEN))
 ifneq ($(UNKNOWN),)
 $(error there is no option $(firstword $(UNKNOWN)); the options are $(OPTIONS), and `make` shows which target takes which)
@@ -199,9 +200,10 @@ $(TOOLS)/.installed: tools/setup.txt
 	@$(call install,$(TOOLS),$<)
 	@touch $@
 
-$(TOOLS)/e2e/.installed: tools/e2e.txt tools/checkov.txt tools/package.json tools/package-lock.json
+$(TOOLS)/e2e/.installed: tools/e2e.txt tools/checkov.txt tools/ministack.txt tools/package.json tools/package-lock.json
 	@$(call install,$(TOOLS)/e2e,tools/e2e.txt)
 	@$(call install,$(TOOLS)/checkov,tools/checkov.txt)
+	@$(call install,$(TOOLS)/ministack,tools/ministack.txt)
 	@cp tools/package.json tools/package-lock.json $(TOOLS)/e2e
 	@npm ci --prefix $(TOOLS)/e2e --silent --no-audit --no-fund
 	@touch $@

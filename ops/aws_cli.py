@@ -58,9 +58,9 @@ class AwsError(Refusal):
             meaning = MEANINGS.get(self.code, "AWS refused.")
         else:
             meaning = next((text for pattern, text in OWN_ERRORS if re.search(pattern, stderr)), "The AWS CLI failed.")
-        said = found[0] if found else stderr
-        lines = [line.strip() for line in said.splitlines() if line.strip()] or ["nothing"]
-        super().__init__(f"{meaning.format(region=region)}\naws {command} says: {' '.join(lines[-3:])}")
+        lines = [line.strip() for line in (found[0] if found else stderr).splitlines() if line.strip()] or ["nothing"]
+        said = " ".join(lines) if found else lines[-1]
+        super().__init__(f"{meaning.format(region=region)}\naws {command} says: {said}")
 
 
 class NotFound(AwsError):

@@ -86,8 +86,8 @@ def refuse_stack(stack, options, region):
         if values.get(parameter) not in (None, wanted):
             raise Refusal(
                 f"The stack {name} is for {parameter}={values[parameter]}. Another value would make CloudFormation "
-                "replace what that pool still calls, and every sign-in would fail. For another user pool, deploy a second "
-                f"stack with another FUNCTION=, such as FUNCTION={options.function}-2; otherwise say "
+                "replace what that pool still calls, and every sign-in would fail. For another user pool, deploy a "
+                f"second stack with another FUNCTION=, such as FUNCTION={options.function}-2; otherwise say "
                 f"{option}={values[parameter]}.")
 
 
@@ -96,9 +96,9 @@ def refuse_existing_function(aws, name):
         aws("lambda", "get-function-configuration", "--function-name", name, "--query", "FunctionArn")
     except NotFound:
         return
-    raise Refusal(f"There is a function {name} already, and no stack of that name: cargo lambda deploy may have made it. "
-                  "A stack cannot take it over. Deploy under another name with FUNCTION=, attach that one with REPLACE=1, "
-                  "and delete the old one afterwards.")
+    raise Refusal(f"There is a function {name} already, and no stack of that name: cargo lambda deploy may have made "
+                  "it. A stack cannot take it over. Deploy under another name with FUNCTION=, attach that one with "
+                  "REPLACE=1, and delete the old one afterwards.")
 
 
 def code_version(package):
@@ -109,7 +109,8 @@ def code_version(package):
 
 def values_of(stack):
     """The values of the stack's parameters. CloudFormation shows **** for a key."""
-    return {parameter["ParameterKey"]: parameter.get("ParameterValue") for parameter in (stack or {}).get("Parameters", [])}
+    parameters = (stack or {}).get("Parameters", [])
+    return {parameter["ParameterKey"]: parameter.get("ParameterValue") for parameter in parameters}
 
 
 def has_secret(stack, given):
@@ -130,9 +131,9 @@ def admin_key(parameter):
         key = getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline()
     key = key.strip()
     if not key or key == "none":
-        raise Refusal("There is no Admin API key. Create one in UserHub's Admin console (Developers), and run this on a "
-                      "terminal, or put the key into the environment variable USERHUB_ADMIN_KEY or on standard input. "
-                      "Or name a secret: PARAMETERS=\"AdminKeySecretArn=arn:aws:secretsmanager:…\".")
+        raise Refusal("There is no Admin API key. Create one in UserHub's Admin console (Developers), and run this on "
+                      "a terminal, or put the key into the environment variable USERHUB_ADMIN_KEY or on standard "
+                      "input. Or name a secret: PARAMETERS=\"AdminKeySecretArn=arn:aws:secretsmanager:…\".")
     if problem := parameter.problem(key):
         raise Refusal(f"The Admin API key {problem}")
     return key
