@@ -56,6 +56,7 @@ test-zip: build ## the same tests with the binary from the zip that `make build`
 
 e2e: $(BINARY) $(TOOLS)/.installed $(TOOLS)/e2e/.installed ## sign-ins through Cognito and Lambda emulators, and everything that uses AWS (needs Python and Node.js)
 	@'$(TOOLS)/e2e/bin/ruff' check --quiet --config tools/ruff.toml ops tools tests
+	@'$(TOOLS)/e2e/bin/vermin' --quiet --no-tips --violations --target=3.9- ops
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --bin userhub
 	@PATH="$(TOOLS)/e2e/bin:$(TOOLS)/e2e/node_modules/.bin:$$PATH" MOTO_IAM_LOAD_MANAGED_POLICIES=true \
 		'$(TOOLS)/e2e/bin/python' tests/e2e/run.py

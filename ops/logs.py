@@ -34,8 +34,11 @@ class Reports:
 
     def __init__(self, aws, log_group, hours):
         self.rows = query(aws, log_group, hours, REPORTS)
-        for row in self.rows:
-            row["n"] = int(float(row["n"]))
+        try:
+            for row in self.rows:
+                row["n"] = int(float(row["n"]))
+        except (KeyError, ValueError):
+            raise Refusal(f"CloudWatch Logs Insights answered what was not asked: {row}") from None
 
     def count(self, **fields):
         return sum(row["n"] for row in self.rows if all(row.get(name) == value for name, value in fields.items()))

@@ -285,7 +285,7 @@ def talk(command, folder, environment, answers):
                     return said, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 said += re.sub(r"\x1b\[[0-9;]*m", "", heard.decode(errors="replace"))
             else:
-                question = said.splitlines()[-1] if said else ""
+                question = said.rpartition("\n")[2]
                 if question.endswith(": "):
                     asked = f"{question[:-2]} "
                     answer = next((answer for name, answer in answers.items() if f" {name} " in asked), "")
