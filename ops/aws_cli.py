@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 
 # Settings of the user's that would change what the CLI prints, and what they are set to instead. Versions that do not
 # know one of these variables ignore it. There is none for the format of time stamps, so no command may rely on it.
@@ -17,7 +18,6 @@ PINNED = {
     "AWS_CLI_ERROR_FORMAT": "legacy",  # since 2.34
     "AWS_CLI_FILE_ENCODING": "UTF-8",
     "AWS_CLI_OUTPUT_ENCODING": "utf-8",
-    "AWS_CLI_HISTORY_FILE": os.devnull,  # it would keep whole answers
     "PYTHONIOENCODING": "utf-8",
 }
 
@@ -81,8 +81,11 @@ class Aws:
         region = region or self.region
         command = ["aws", "--region", region, "--output", "json", *arguments]
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
-                                  errors="replace", env={**os.environ, **PINNED})
+            # The CLI's history, if it is switched on, keeps whole answers, so it has to go as well.
+            with tempfile.TemporaryDirectory() as folder:
+                environment = {**os.environ, **PINNED, "AWS_CLI_HISTORY_FILE": os.path.join(folder, "history")}
+                done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+                                      errors="replace", env=environment)
         except FileNotFoundError:
             raise Refusal("The AWS CLI is missing: see https://docs.aws.amazon.com/cli/latest/userguide/"
                           "getting-started-install.html") from None

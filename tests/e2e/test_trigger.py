@@ -4,6 +4,7 @@ import base64
 import copy
 import functools
 import json
+import os
 import pathlib
 import shlex
 import sys
@@ -17,6 +18,7 @@ from werkzeug.wrappers import Response
 sys.path.insert(0, str(ROOT / "ops"))
 import user_pool  # noqa: E402
 
+CLI_2 = pathlib.Path("/usr/bin/aws")  # Debian's and Ubuntu's package awscli
 OTHER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:other"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sms"
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1f0e2d3c-4b5a-4697-8877-665544332211"
@@ -219,14 +221,20 @@ class AttachAndDetach(Case):
         self.assertEqual(self.aws.calls.count("UpdateUserPool"), 2, "detached already")
 
     def test_a_pool_without_anything_special_stays_so(self):
+        self.take_a_plain_pool()
+        self.attach_and_detach()
+
+    def take_a_plain_pool(self):
         plain = self.cognito.create_user_pool(PoolName="plain")["UserPool"]
         self.cognito.delete_user_pool(UserPoolId=self.pool)
         self.pool = plain["Id"]
         self.permit("userhub-signin", plain["Arn"])
+
+    def attach_and_detach(self, **how):
         before = self.describe()
-        self.make("attach")
+        self.make("attach", **how)
         self.assertEqual(self.describe().pop("LambdaConfig"), {"PostAuthentication": self.function})
-        self.make("detach")
+        self.make("detach", **how)
         after = self.describe()
         self.assertEqual(after.pop("LambdaConfig", {}), before.pop("LambdaConfig", {}))
         self.assertEqual(after, before)
@@ -547,15 +555,33 @@ class AttachAndDetach(Case):
 
     def test_the_users_own_settings_of_the_cli_change_nothing(self):
         with tempfile.TemporaryDirectory() as folder:
-            config = pathlib.Path(folder, "config")
-            config.write_text("[default]\noutput = table\ncli_pager = false\ncli_auto_prompt = on\nregion = us-east-1\n"
-                              "cli_error_format = json\ncli_timestamp_format = wire\ncli_history = enabled\n")
-            settings = {"AWS_CONFIG_FILE": str(config), "AWS_DEFAULT_OUTPUT": "text", "AWS_PAGER": "false",
-                        "AWS_CLI_ERROR_FORMAT": "json", "PYTHONIOENCODING": "latin1", "LC_ALL": "C"}
+            settings = self.settings_that_change_what_the_cli_prints(folder)
             self.make("attach", environment=settings)
             self.assertEqual(self.describe()["LambdaConfig"]["PostAuthentication"], self.function)
             self.assertIn("There is no function missing", self.make("attach", "FUNCTION=missing", code=1,
                                                                     environment=settings))
+
+    @unittest.skipUnless(os.environ.get("CI") or CLI_2.exists(), "no AWS CLI of the system")
+    def test_works_with_version_2_of_the_cli_as_well(self):
+        self.take_a_plain_pool()
+        self.assertRegex(run(CLI_2, "--version").stdout, r"^aws-cli/2\.")
+        with tempfile.TemporaryDirectory() as folder:
+            # Debian 12's does not know the variable for the endpoint.
+            command = pathlib.Path(folder, "aws")
+            command.write_text(f'#!/bin/sh\nexec {CLI_2} --endpoint-url "$AWS_ENDPOINT_URL" "$@"\n')
+            command.chmod(0o755)
+            environment = {**self.settings_that_change_what_the_cli_prints(folder),
+                           "PATH": f"{folder}:{os.environ['PATH']}"}
+            self.attach_and_detach(environment=environment)
+            self.assertIn("There is no function missing", self.make("attach", "FUNCTION=missing", code=1,
+                                                                    environment=environment))
+
+    def settings_that_change_what_the_cli_prints(self, folder):
+        config = pathlib.Path(folder, "config")
+        config.write_text("[default]\noutput = table\ncli_pager = false\ncli_auto_prompt = on\nregion = us-east-1\n"
+                          "cli_error_format = json\ncli_timestamp_format = wire\ncli_history = enabled\n")
+        return {"AWS_CONFIG_FILE": str(config), "AWS_DEFAULT_OUTPUT": "text", "AWS_PAGER": "false",
+                "AWS_CLI_ERROR_FORMAT": "json", "PYTHONIOENCODING": "latin1", "LC_ALL": "C"}
 
     def test_a_setting_that_aws_stops_echoing_is_no_change(self):
         def sometimes(answer):
