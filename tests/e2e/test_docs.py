@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import unittest
 
-from support import REGION, ROOT, SETTINGS, Ministack, UserHub, aws, client, run
+from support import ROOT, SETTINGS, Ministack, UserHub, client, run
 
 PAGE = (ROOT / "docs/deploy.md").read_text()
 POOL = "eu-west-1_AbCd12345"  # the one in the page

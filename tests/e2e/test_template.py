@@ -4,6 +4,7 @@ import ast
 import copy
 import itertools
 import json
+import pathlib
 import re
 import resource
 import shutil
@@ -14,7 +15,21 @@ import boto3
 import botocore.validate
 from moto.cloudformation.parsing import ResourceMap, clean_json, parse_condition
 from samtranslator.yaml_helper import yaml_parse
-from support import ACCOUNT, REGION, ROOT, SETTINGS, Aws, Lambda, UserHub, aws, run, translated
+from support import (
+    ACCOUNT,
+    REGION,
+    ROOT,
+    SETTINGS,
+    Aws,
+    Lambda,
+    Ministack,
+    UserHub,
+    aws,
+    client,
+    run,
+    talk,
+    translated,
+)
 
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
 KEY = SETTINGS["USERHUB_ADMIN_KEY"]
@@ -393,6 +408,20 @@ class Deployed(unittest.TestCase):
 
     def test_the_translated_template_follows_cloudformations_schemas(self):
         self.assertEqual(run("cfn-lint", self.path).stdout, "")
+
+    def test_sams_own_questions_deploy_it_and_do_not_keep_the_key(self):
+        aws = Ministack()
+        self.addCleanup(aws.stop)
+        folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        shutil.copytree(ROOT / ".aws-sam", folder / ".aws-sam")
+        said, code = talk(["sam", "deploy", "--guided"], folder, {"AWS_ENDPOINT_URL": aws.url}, {
+            "Stack Name": "signin", "UserPoolId": POOL, "AdminKey": KEY, "SavedQueries": "no"})  # ministack has none
+        self.assertEqual(code, 0, said)
+        self.assertNotIn(KEY, said)
+        self.assertNotIn(KEY, (folder / "samconfig.toml").read_text())
+        [function] = client(aws.url, "lambda").list_functions()["Functions"]
+        self.assertEqual(function["Environment"]["Variables"], {"USERHUB_ADMIN_KEY": KEY})
 
     def test_takes_no_other_processor_than_that_of_the_binary(self):
         built = yaml_parse((ROOT / ".aws-sam/build/template.yaml").read_text())["Parameters"]["Architecture"]
