@@ -104,7 +104,7 @@ def unknown_fields(raw, parsed, path=""):
 
 
 def accepted(value, skeleton):
-    """As much of `value` as the skeleton has a place for. Empty text, which the CLI refuses, means none and stays out."""
+    """As much of `value` as the skeleton has a place for. Empty text means none; the CLI refuses it."""
     if isinstance(value, dict) and isinstance(skeleton, dict) and set(skeleton) != {"KeyName"}:  # KeyName: free keys
         return {key: accepted(part, skeleton[key]) for key, part in value.items() if key in skeleton and part != ""}
     if isinstance(value, list) and isinstance(skeleton, list) and skeleton:
