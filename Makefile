@@ -14,6 +14,10 @@ REPLACE ?=
 ZIP ?=
 PARAMETERS ?=
 USER_NAME ?=
+BUCKET ?=
+SOURCE_URL ?=
+TAG ?=
+ARCHES ?= x86_64 arm64
 SIGN_INS ?= 100000
 SECONDS ?= 60
 SHORT ?=
@@ -21,9 +25,9 @@ PORT ?= 9000
 BASELINE ?=
 DRY_RUN ?=
 # Recipes read these from the environment, so values need no quoting.
-export EVENT FAULT REPORT USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN ZIP PARAMETERS USER_NAME
+export EVENT FAULT REPORT USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN ZIP PARAMETERS USER_NAME BUCKET SOURCE_URL
 
-OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN ZIP PARAMETERS USER_NAME SIGN_INS SECONDS SHORT PORT BASELINE
+OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN ZIP PARAMETERS USER_NAME BUCKET SOURCE_URL TAG ARCHES SIGN_INS SECONDS SHORT PORT BASELINE
 SPACE := $(subst x, ,x)
 GIVEN := $(foreach word,$(subst \$(SPACE),_,$(MAKEOVERRIDES)),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(OPTIONS),$(GIVEN))
@@ -38,7 +42,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom watch invoke setup deploy attach detach status smoke remove sam-build known-arch
+.PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom assets release watch invoke setup deploy attach detach status smoke remove publish sam-build known-arch
 .PHONY: need-cargo-lambda need-sam
 
 help: ## list the targets
@@ -134,7 +138,6 @@ reproduce: build ## build the zip again in another place, and check that it has 
 	@$(MAKE) --no-print-directory --directory target/again build
 	@cmp $(PACKAGE)/bootstrap.zip target/again/$(PACKAGE)/bootstrap.zip && echo 'the same bytes'
 
-# Not in CI, because cargo-cyclonedx takes more than a minute to compile; a release runs it.
 sbom: known-arch $(TOOLS)/bin/cargo-cyclonedx ## the list of the binary's components, in CycloneDX format (ARCH=x86_64|arm64)
 	@cargo cyclonedx --quiet --format json --spec-version 1.5 --target $(TARGET) --no-build-deps --override-filename sbom
 	@mkdir -p target && sed 's|path+file://$(CURDIR)|path+file:///|' sbom.json >target/sbom-$(ARCH).json
@@ -144,6 +147,14 @@ TARGET = $(if $(filter arm64,$(ARCH)),aarch64,x86_64)-unknown-linux-gnu
 
 $(TOOLS)/bin/cargo-cyclonedx:
 	@cargo install cargo-cyclonedx --quiet --locked --version 0.5.9 --root '$(TOOLS)'
+
+assets: build sbom ## the zip and the list of its components under the names that a release gives them, into target/assets (ARCH=x86_64|arm64)
+	@mkdir -p target/assets
+	@cp $(PACKAGE)/bootstrap.zip target/assets/userhub-signin-$(ARCH).zip
+	@cp target/sbom-$(ARCH).json target/assets/userhub-signin-$(ARCH).cdx.json
+
+release: ## after `make assets` for each processor: all that a tag publishes, into target/assets, but for publishing it (TAG=v…, ARCHES="x86_64 arm64")
+	@python3 tools/release.py --tag '$(TAG)' $(ARCHES)
 
 # Not in CI by themselves: a test of `make e2e` runs `make watch` and `make invoke`.
 watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this shell's USERHUB_… variables, until Ctrl-C (PORT=9000)
@@ -172,6 +183,9 @@ smoke: ## invoke the deployed function with a sample event (USER_POOL_ID=…, EV
 
 remove: ## delete the function's stack, unless the user pool still calls it (USER_POOL_ID=…, FUNCTION=…, REGION=…)
 	@$(OPS) remove
+
+publish: $(TOOLS)/.installed ## put the function into your Serverless Application Repository (ZIP=a release's zip, BUCKET=…, REGION=…, SOURCE_URL=https://…)
+	@PYTHONDONTWRITEBYTECODE=1 '$(TOOLS)/bin/python3' tools/publish.py --zip "$$ZIP" --bucket "$$BUCKET" --region "$$REGION" --source-url "$$SOURCE_URL"
 
 OPS = PYTHONDONTWRITEBYTECODE=1 python3 ops --user-pool-id "$$USER_POOL_ID" --function "$$FUNCTION" --region "$$REGION"
 
