@@ -72,8 +72,9 @@ def application(package, source_url):
     """The template to publish, with local paths, which `sam package` uploads."""
     template = publishable(yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8")))
     metadata = template["Metadata"]["AWS::ServerlessRepo::Application"]
-    metadata |= {name: str(ROOT / metadata[name]) for name in ["LicenseUrl", "ReadmeUrl"]}
     metadata |= {"SourceCodeUrl": source_url, "HomePageUrl": source_url}
+    # Not in template.yaml: where that is nested in another template, these files are not beside it.
+    metadata |= {"LicenseUrl": str(ROOT / "LICENSE-MIT"), "ReadmeUrl": str(ROOT / "docs/serverless-application.md")}
     template["Resources"]["Function"]["Properties"]["CodeUri"] = str(package.path.resolve())
     template["Parameters"]["Architecture"] |= {
         "Default": package.architecture, "AllowedValues": [package.architecture]}

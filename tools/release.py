@@ -9,8 +9,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # What `make deploy ZIP=…` and the other commands of an operator need, and what explains them.
-ARCHIVED = ["CHANGELOG.md", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "Makefile", "README.md", "docs", "events", "ops",
-            "template.yaml", "tools/setup.txt"]
+ARCHIVED = ["CHANGELOG.md", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "Makefile", "README.md", "docs", "events",
+            "ops", "template.yaml", "tools/setup.txt"]
 
 
 class Refusal(Exception):
