@@ -18,8 +18,9 @@ sys.path.insert(0, str(ROOT / "tools"))
 import publish  # noqa: E402
 
 FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:userhub-signin"
-TRIGGERS = {"PostAuthentication": FUNCTION, "PostConfirmation": FUNCTION,
-            "PreTokenGenerationConfig": {"LambdaVersion": "V1_0", "LambdaArn": FUNCTION}}
+OUTPUT = {"Fn::GetAtt": ["UserHubSignin", "Outputs.FunctionArn"]}
+TRIGGERS = {"PostAuthentication": OUTPUT, "PostConfirmation": OUTPUT,
+            "PreTokenGenerationConfig": {"LambdaVersion": "V1_0", "LambdaArn": OUTPUT}}
 
 
 def templates(page):
@@ -72,10 +73,12 @@ class Pages(Case):
         cloudformation = self.aws.client("cloudformation")
         cloudformation.create_stack(StackName="users", TemplateBody=json.dumps(packaged))
         self.addCleanup(cloudformation.delete_stack, StackName="users")
-        cognito = self.aws.client("cognito-idp")
-        [pool] = cognito.list_user_pools(MaxResults=9)["UserPools"]
-        self.assertEqual(
-            cognito.describe_user_pool(UserPoolId=pool["Id"])["UserPool"]["LambdaConfig"], TRIGGERS)
+        outputs = {output["OutputKey"]: output["OutputValue"] for stack in cloudformation.describe_stacks()["Stacks"]
+                   for output in stack.get("Outputs", [])}
+        self.assertEqual(outputs["FunctionArn"], FUNCTION)
+        self.assertNotIn("Attach", outputs)
+        # moto creates no pools.
+        self.assertEqual(packaged["Resources"]["UserPool"]["Properties"]["LambdaConfig"], TRIGGERS)
         policy = json.loads(self.aws.client("lambda").get_policy(FunctionName="userhub-signin")["Policy"])
         [statement] = policy["Statement"]
         self.assertEqual(statement["Condition"], {
@@ -90,8 +93,8 @@ class Pages(Case):
 
 
 class Publish(Case):
-    """The rules are those of the repository's Developer Guide ("List of Supported AWS Resources", "Using AWS SAM with the AWS
-    Serverless Application Repository") and of SAM's ("AWS SAM template Metadata section properties").
+    """The rules are those of the repository's Developer Guide ("List of Supported AWS Resources", "Using AWS SAM with
+    the AWS Serverless Application Repository") and of SAM's ("AWS SAM template Metadata section properties").
     """
 
     def setUp(self):
