@@ -325,6 +325,16 @@ class Trigger(unittest.TestCase):
                 "post_authentication": function, "post_confirmation": function,
                 "pre_token_generation_config": [{"lambda_arn": function, "lambda_version": "V1_0"}]})
 
+    def test_the_order_is_written_down(self):
+        """What Order tries, for where there is no Terraform."""
+        resources = declared(EVERYTHING)
+        self.assertEqual(resources[POOL]["depends_on"], [f"${{{address}}}" for address in [PERMISSION, TRIAL]])
+        for address in [FUNCTION, PERMISSION]:
+            self.assertEqual(resources[address]["lifecycle"], [{"create_before_destroy": True}], address)
+        self.assertNotIn("statement_id", resources[PERMISSION])
+        pool = POOL.split(".")[0]
+        self.assertEqual([address for address, body in resources.items() if f"{pool}." in json.dumps(body)], [])
+
     def test_the_stack_has_what_the_code_asks_of_it(self):
         self.assertIn("FunctionArn", TEMPLATE["Outputs"])
         self.assertEqual(TEMPLATE["Parameters"]["FunctionName"]["Default"],
@@ -458,7 +468,7 @@ class Order(unittest.TestCase):
     def test_the_pool_does_not_get_a_function_that_fails(self):
         self.apply(EVERYTHING, attached=False)
         said = self.apply(EVERYTHING, tried=True, check=False)
-        self.assertIn("Sign-ins would fail", said)
+        self.assertIn("Error: Resource postcondition failed", said)
         self.assertNotIn(f"{stand_in(POOL)}: Modifying", said)
 
     def test_destroying_the_function_as_a_target_would_destroy_the_pool(self):
