@@ -1,6 +1,6 @@
-"""The AWS CLI, loaded once: a process that forks for each call. A call takes a tenth of the time, and the tests make a thousand.
+"""The AWS CLI, loaded once: a process that forks for each of the tests' thousand calls, which takes a third of the time.
 
-Each call reads its own environment and configuration; only Python's modules and AWS's descriptions of its services are
+Each call reads its own environment and configuration. Only Python's modules and AWS's descriptions of its services are
 loaded before.
 """
 
@@ -11,7 +11,8 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
+
+import awscli.clidriver
 
 # Passes its arguments, environment, folder and files on, and ends with the CLI's exit code.
 CLIENT = """#!{python} -IS
@@ -58,16 +59,14 @@ def serve(listener):
 
 
 def loaded():
-    """botocore's loader, with the services that the tests use."""
-    import awscli.clidriver
+    """The loader of AWS's descriptions, with those that the tests need most."""
     loader = awscli.clidriver.create_clidriver().session.get_component("data_loader")
-    for service in ["cloudformation", "cloudwatch", "cognito-idp", "iam", "lambda", "logs", "s3", "secretsmanager", "sts"]:
+    for service in ["cloudformation", "cloudwatch", "cognito-idp", "iam", "lambda", "logs"]:
         loader.load_service_model(service, "service-2")
     return loader
 
 
 def answer(connection, loader):
-    import awscli.clidriver
     length, files, _, _ = socket.recv_fds(connection, 8, 3)
     with connection.makefile("rb") as stream:
         arguments, environment, folder = json.loads(stream.read(int.from_bytes(length, "big")))

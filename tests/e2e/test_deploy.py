@@ -56,7 +56,7 @@ class Deploy(unittest.TestCase):
         self.addCleanup(self.aws.stop)
         self.environment = {
             "AWS_ENDPOINT_URL": self.aws.url, "SAM_CLI_POLL_DELAY": "0.3",
-            "PATH": f"{self.folder.name}:{ROOT / '.tools/e2e/bin'}:{os.environ['PATH']}"}
+            "PATH": f"{self.folder.name}:{os.environ['PATH']}"}
         self.pool = self.new_pool()
 
     def new_pool(self):
