@@ -1,4 +1,4 @@
-"""The AWS CLI, loaded once: a process that forks for each of the tests' thousand calls, which takes a third of the time.
+"""The AWS CLI, loaded once: a process that forks for each of the tests' thousand calls, in a third of the time.
 
 Each call reads its own environment and configuration. Only Python's modules and AWS's descriptions of its services are
 loaded before.
@@ -73,10 +73,10 @@ def answer(connection, loader):
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    encoding = environment.get("PYTHONIOENCODING", "utf-8")
-    for number, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
-        os.dup2(files[number], number)
-        setattr(sys, name, open(number, mode, encoding=encoding, closefd=False))
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    for stream in [sys.stdout, sys.stderr]:
+        stream.reconfigure(encoding=environment.get("PYTHONIOENCODING", "utf-8"))
     try:
         driver = awscli.clidriver.create_clidriver()
         driver.session.register_component("data_loader", loader)
