@@ -33,13 +33,20 @@ def start():
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
-    if os.fork() == 0:
-        serve(listener)
+    in_child(serve, listener)
     listener.close()
     program = pathlib.Path(folder.name, "aws")
     program.write_text(CLIENT.format(python=sys.executable, path=path))
     program.chmod(0o755)
     return folder
+
+
+def in_child(task, *arguments):
+    if os.fork() == 0:
+        try:
+            task(*arguments)
+        finally:
+            os._exit(1)
 
 
 def serve(listener):
@@ -52,10 +59,8 @@ def serve(listener):
             connection, _ = listener.accept()
         except TimeoutError:
             continue
-        if os.fork() == 0:
-            answer(connection, loader)
+        in_child(answer, connection, loader)
         connection.close()
-    os._exit(0)
 
 
 def loaded():
@@ -75,15 +80,12 @@ def answer(connection, loader):
     os.chdir(folder)
     for number, file in enumerate(files):
         os.dup2(file, number)
-    for stream in [sys.stdout, sys.stderr]:
-        stream.reconfigure(encoding=environment.get("PYTHONIOENCODING", "utf-8"))
-    try:
-        driver = awscli.clidriver.create_clidriver()
-        driver.session.register_component("data_loader", loader)
-        code = driver.main(arguments)
-    except SystemExit as end:
-        code = end.code
-    sys.stdout.flush()
-    sys.stderr.flush()
+    encoding = environment.get("PYTHONIOENCODING", "utf-8")
+    with os.fdopen(1, "w", encoding=encoding) as sys.stdout, os.fdopen(2, "w", encoding=encoding) as sys.stderr:
+        try:
+            driver = awscli.clidriver.create_clidriver()
+            driver.session.register_component("data_loader", loader)
+            code = driver.main(arguments)
+        except SystemExit as end:
+            code = end.code
     connection.send(bytes([code or 0]))
-    os._exit(0)

@@ -453,7 +453,8 @@ class Deployed(unittest.TestCase):
         function = self.ask("lambda", "get-function-configuration", "--function-name", "userhub-signin")
         name = function["Role"].split("/")[-1]
         self.assertEqual(self.ask("iam", "list-attached-role-policies", "--role-name", name)["AttachedPolicies"], [])
-        self.assertEqual(self.ask("iam", "list-role-policies", "--role-name", name)["PolicyNames"], ["write-own-logs"])
+        self.assertEqual(self.ask("iam", "list-role-policies", "--role-name", name)["PolicyNames"],
+                         ["write-own-logs", "decrypt-own-environment"])
         policy = self.ask("iam", "get-role-policy", "--role-name", name, "--policy-name", "write-own-logs")
         document = policy["PolicyDocument"]
         if isinstance(document, str):  # moto writes down what came from a template as Python does
