@@ -177,7 +177,7 @@ class Cdk(unittest.TestCase):
 
     def test_mistakes_would_be_found(self):
         for there, instead in [("memorySize: 128", "memorySize: 256"),
-                               ("logGroup.grantWrite(role)", "logGroup.grant(role, 'logs:PutLogEvents')")]:
+                               ("RetentionDays.ONE_MONTH", "RetentionDays.ONE_YEAR")]:
             self.assertEqual(len(differences(of_users(there, instead))), 1, there)
         self.assertFalse(is_safe(of_users("    pool.node.addDependency(this.permission);\n", "")))
         with self.assertRaisesRegex(AssertionError, "TS2551.*permisson"):
