@@ -8,20 +8,28 @@ ARCH ?= x86_64
 BINARY ?= target/release/userhub-signin
 USER_POOL_ID ?=
 FUNCTION ?= userhub-signin
+REGION ?=
 TRIGGERS ?=
 REPLACE ?=
+ZIP ?=
+PARAMETERS ?=
+USER_NAME ?=
+BUCKET ?=
+SOURCE_URL ?=
+TAG ?=
+ARCHES ?= x86_64 arm64
 SIGN_INS ?= 100000
 SECONDS ?= 60
 SHORT ?=
 PORT ?= 9000
 BASELINE ?=
 DRY_RUN ?=
-GUIDED ?=
 # Recipes read these from the environment, so values need no quoting.
-export EVENT FAULT REPORT USER_POOL_ID FUNCTION TRIGGERS
+export EVENT FAULT REPORT USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN ZIP PARAMETERS USER_NAME BUCKET SOURCE_URL
 
-OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION TRIGGERS REPLACE DRY_RUN GUIDED SIGN_INS SECONDS SHORT PORT BASELINE
-GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
+OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN ZIP PARAMETERS USER_NAME BUCKET SOURCE_URL TAG ARCHES SIGN_INS SECONDS SHORT PORT BASELINE
+SPACE := $(subst x, ,x)
+GIVEN := $(foreach word,$(subst \$(SPACE),_,$(MAKEOVERRIDES)),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(OPTIONS),$(GIVEN))
 ifneq ($(UNKNOWN),)
 $(error there is no option $(firstword $(UNKNOWN)); the options are $(OPTIONS), and `make` shows which target takes which)
@@ -34,7 +42,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom watch invoke setup deploy attach detach status smoke sam-build known-arch
+.PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom assets release watch invoke setup deploy attach detach status smoke remove publish sam-build known-arch
 .PHONY: need-cargo-lambda need-sam
 
 help: ## list the targets
@@ -52,6 +60,7 @@ test-zip: build ## the same tests with the binary from the zip that `make build`
 
 e2e: $(BINARY) $(TOOLS)/.installed $(TOOLS)/e2e/.installed ## sign-ins through Cognito and Lambda emulators, and everything that uses AWS (needs Python and Node.js)
 	@'$(TOOLS)/e2e/bin/ruff' check --quiet --config tools/ruff.toml ops tools tests
+	@'$(TOOLS)/e2e/bin/vermin' --quiet --no-tips --violations --target=3.9- ops
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --bin userhub
 	@PATH="$(TOOLS)/e2e/bin:$(TOOLS)/e2e/node_modules/.bin:$$PATH" MOTO_IAM_LOAD_MANAGED_POLICIES=true \
 		'$(TOOLS)/e2e/bin/python' tests/e2e/run.py
@@ -129,7 +138,6 @@ reproduce: build ## build the zip again in another place, and check that it has 
 	@$(MAKE) --no-print-directory --directory target/again build
 	@cmp $(PACKAGE)/bootstrap.zip target/again/$(PACKAGE)/bootstrap.zip && echo 'the same bytes'
 
-# Not in CI, because cargo-cyclonedx takes more than a minute to compile; a release runs it.
 sbom: known-arch $(TOOLS)/bin/cargo-cyclonedx ## the list of the binary's components, in CycloneDX format (ARCH=x86_64|arm64)
 	@cargo cyclonedx --quiet --format json --spec-version 1.5 --target $(TARGET) --no-build-deps --override-filename sbom
 	@mkdir -p target && sed 's|path+file://$(CURDIR)|path+file:///|' sbom.json >target/sbom-$(ARCH).json
@@ -139,6 +147,14 @@ TARGET = $(if $(filter arm64,$(ARCH)),aarch64,x86_64)-unknown-linux-gnu
 
 $(TOOLS)/bin/cargo-cyclonedx:
 	@cargo install cargo-cyclonedx --quiet --locked --version 0.5.9 --root '$(TOOLS)'
+
+assets: build sbom ## the zip and the list of its components under the names that a release gives them, into target/assets (ARCH=x86_64|arm64)
+	@mkdir -p target/assets
+	@cp $(PACKAGE)/bootstrap.zip target/assets/userhub-signin-$(ARCH).zip
+	@cp target/sbom-$(ARCH).json target/assets/userhub-signin-$(ARCH).cdx.json
+
+release: ## after `make assets` for each processor: all that a tag publishes, into target/assets, but for publishing it (TAG=v…, ARCHES="x86_64 arm64")
+	@python3 tools/release.py --tag '$(TAG)' $(ARCHES)
 
 # Not in CI by themselves: a test of `make e2e` runs `make watch` and `make invoke`.
 watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this shell's USERHUB_… variables, until Ctrl-C (PORT=9000)
@@ -150,22 +166,28 @@ invoke: need-cargo-lambda ## send a sample event to `make watch` (EVENT=events/�
 setup: $(TOOLS)/.installed ## install cargo-lambda and SAM into .tools (needs Python 3.11 or later)
 	@cargo lambda --version && sam --version
 
-deploy: sam-build ## deploy template.yaml with SAM, which asks for everything the first time (GUIDED=1: again; ARCH=arm64)
-	@sam deploy $(if $(wildcard samconfig.toml),$(if $(GUIDED),--guided),--guided --stack-name userhub-signin) --no-fail-on-empty-changeset
+deploy: $(if $(ZIP),,build) ## deploy the function for a user pool with SAM (USER_POOL_ID=…, ZIP=a release's zip, PARAMETERS="ConnectionId=conn_… …", FUNCTION=…, REGION=…, ARCH=arm64)
+	@$(OPS) deploy --zip "$${ZIP:-$(PACKAGE)/bootstrap.zip}" --parameters "$$PARAMETERS"
 
-attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…, TRIGGERS="PostAuthentication PostConfirmation PreTokenGeneration", DRY_RUN=1, REPLACE=1)
-	@$(TRIGGER) attach --triggers "$$TRIGGERS" $(if $(REPLACE),--replace) $(if $(DRY_RUN),--dry-run)
+attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…[:alias], TRIGGERS="PostAuthentication PostConfirmation PreTokenGeneration", DRY_RUN=1, REPLACE=1, REGION=…)
+	@$(OPS) attach --triggers "$$TRIGGERS" --replace "$$REPLACE" --dry-run "$$DRY_RUN"
 
-detach: ## remove the function from the user pool (USER_POOL_ID=…, FUNCTION=…, TRIGGERS=…, DRY_RUN=1)
-	@$(TRIGGER) detach --triggers "$$TRIGGERS" $(if $(DRY_RUN),--dry-run)
+detach: ## remove the function from the user pool (USER_POOL_ID=…, FUNCTION=…[:alias], TRIGGERS=…, DRY_RUN=1, REGION=…)
+	@$(OPS) detach --triggers "$$TRIGGERS" --dry-run "$$DRY_RUN"
 
-status: ## what is attached, whether Cognito may invoke it, its settings, and recent reports (USER_POOL_ID=…)
-	@$(TRIGGER) status
+status: ## what is attached, whether Cognito may invoke it, recent reports, and alarms (USER_POOL_ID=…, FUNCTION=…, REGION=…)
+	@$(OPS) status
 
-smoke: ## invoke the deployed function with a sample event (USER_POOL_ID=…, EVENT=events/….json)
-	@$(TRIGGER) smoke --event "$$EVENT"
+smoke: ## invoke the deployed function with a sample event (USER_POOL_ID=…, EVENT=events/….json, USER_NAME=a user of the pool, FUNCTION=…, REGION=…)
+	@$(OPS) smoke --event "$$EVENT" --user-name "$$USER_NAME"
 
-TRIGGER = python3 ops/trigger.py --user-pool-id "$$USER_POOL_ID" --function "$$FUNCTION"
+remove: ## delete the function's stack, unless the user pool still calls it (USER_POOL_ID=…, FUNCTION=…, REGION=…)
+	@$(OPS) remove
+
+publish: $(TOOLS)/.installed ## put the function into your Serverless Application Repository (ZIP=a release's zip, BUCKET=…, REGION=…, SOURCE_URL=https://…)
+	@PYTHONDONTWRITEBYTECODE=1 '$(TOOLS)/bin/python3' tools/publish.py --zip "$$ZIP" --bucket "$$BUCKET" --region "$$REGION" --source-url "$$SOURCE_URL"
+
+OPS = PYTHONDONTWRITEBYTECODE=1 python3 ops --user-pool-id "$$USER_POOL_ID" --function "$$FUNCTION" --region "$$REGION"
 
 # SAM would deploy a binary for one processor as a function for the other, and every sign-in would fail. So the built
 # template accepts only the processor of the built binary.
@@ -193,9 +215,10 @@ $(TOOLS)/.installed: tools/setup.txt
 	@$(call install,$(TOOLS),$<)
 	@touch $@
 
-$(TOOLS)/e2e/.installed: tools/e2e.txt tools/checkov.txt tools/package.json tools/package-lock.json
+$(TOOLS)/e2e/.installed: tools/e2e.txt tools/checkov.txt tools/ministack.txt tools/package.json tools/package-lock.json
 	@$(call install,$(TOOLS)/e2e,tools/e2e.txt)
 	@$(call install,$(TOOLS)/checkov,tools/checkov.txt)
+	@$(call install,$(TOOLS)/ministack,tools/ministack.txt)
 	@cp tools/package.json tools/package-lock.json $(TOOLS)/e2e
 	@npm ci --prefix $(TOOLS)/e2e --silent --no-audit --no-fund
 	@touch $@

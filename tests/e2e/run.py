@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 
+import quick_aws
+
 HERE = pathlib.Path(__file__).parent
 
 
@@ -21,5 +23,6 @@ def run(module):
 
 # The longest ones first, so that the others fill the rest of the time.
 modules = sys.argv[1:] or [path.stem for path in sorted(HERE.glob("test_*.py"), key=lambda path: -path.stat().st_size)]
-with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+with quick_aws.start() as folder, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
     sys.exit(not all(list(pool.map(run, modules))))

@@ -8,9 +8,14 @@ import logging
 import os
 import pathlib
 import platform
+import pty
 import re
+import select
+import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import unittest.mock
@@ -191,6 +196,7 @@ class Aws:
         self.instead = {}  # operation: what AWS answers in its place, from the request's JSON; None lets it pass
         self.also = {}  # operation: what becomes of AWS's JSON
         self.calls = []  # the operations that came
+        self.queries = []  # and what their URLs asked for
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.server = make_server("127.0.0.1", 0, self._serve, threaded=True)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -205,6 +211,7 @@ class Aws:
         elif request.mimetype == "application/x-www-form-urlencoded":
             operation = urllib.parse.parse_qs(body.decode()).get("Action", [operation])[0]
         self.calls.append(operation)
+        self.queries.append(f"{operation}?{request.query_string.decode()}")
         if operation in self.instead:
             answer = self.instead[operation](body)
             if isinstance(answer, Response):
@@ -238,6 +245,59 @@ class Aws:
         self.server.server_close()
 
 
+class Ministack(Process):
+    """An AWS that transforms templates, evaluates their rules, and runs the function's binary without a container.
+
+    It parses events and writes them again, so only an event that is written as Python does it comes back byte for byte.
+    """
+
+    def __init__(self):
+        port = free_port()
+        self.folder = tempfile.TemporaryDirectory()
+        super().__init__(ROOT / ".tools/ministack/bin/ministack", cwd=self.folder.name, environment={
+            "GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0",
+            "MINISTACK_REGION": REGION, "MINISTACK_ACCOUNT_ID": ACCOUNT, "TMPDIR": self.folder.name,
+            "AWS_LAMBDA_LOG_FORMAT": "JSON"})
+        self.url = f"http://127.0.0.1:{port}"
+        wait_until_open(port)
+
+    def client(self, service):
+        return client(self.url, service)
+
+    def stop(self):
+        super().stop()
+        self.folder.cleanup()
+
+
+def talk(command, folder, environment, answers):
+    """What a program says on a terminal to somebody who gives these answers, and to other questions an empty one."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execvpe(command[0], command, {**ENVIRONMENT, **environment, "TERM": "dumb"})
+    said, deadline = "", time.monotonic() + 240
+    try:
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([terminal], [], [], 0.3)
+            if ready:
+                try:
+                    heard = os.read(terminal, 65536)
+                except OSError:  # the program has ended
+                    return said, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                said += re.sub(r"\x1b\[[0-9;]*m", "", heard.decode(errors="replace"))
+            else:
+                question = said.rpartition("\n")[2]
+                if question.endswith(": "):
+                    asked = f"{question[:-2]} "
+                    answer = next((answer for name, answer in answers.items() if f" {name} " in asked), "")
+                    os.write(terminal, f"{answer}\n".encode())
+    finally:
+        os.close(terminal)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise AssertionError(said)
+
+
 class NoManagedPolicies:
     def load(self):
         return {}
@@ -255,3 +315,11 @@ def temporary_zip():
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("bootstrap", "")
     return file.getvalue()
+
+
+def release_assets(folder):
+    """What `make release` makes of the zip that `make build` makes. A list of its components would take minutes."""
+    run("make", "build")
+    shutil.copy(ROOT / "target/lambda/userhub-signin/bootstrap.zip", folder / "userhub-signin-x86_64.zip")
+    (folder / "userhub-signin-x86_64.cdx.json").write_text("{}")
+    return run("python3", "tools/release.py", "--assets", folder, "--notes", folder.parent / "notes.md", "x86_64")

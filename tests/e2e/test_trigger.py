@@ -4,8 +4,11 @@ import base64
 import copy
 import functools
 import json
+import os
+import pathlib
 import shlex
 import sys
+import tempfile
 import time
 import unittest
 
@@ -13,8 +16,9 @@ from support import ACCOUNT, REGION, ROOT, SETTINGS, Aws, Lambda, UserHub, aws, 
 from werkzeug.wrappers import Response
 
 sys.path.insert(0, str(ROOT / "ops"))
-import trigger  # noqa: E402
+import user_pool  # noqa: E402
 
+CLI_2 = pathlib.Path("/usr/bin/aws")  # Debian's and Ubuntu's package awscli
 OTHER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:other"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sms"
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1f0e2d3c-4b5a-4697-8877-665544332211"
@@ -99,6 +103,7 @@ class Case(unittest.TestCase):
                                               SoftwareTokenMfaConfiguration={"Enabled": True})
         self.aws.also["DescribeUserPool"] = self.as_aws_describes
         self.aws.instead["UpdateUserPool"] = self.as_aws_refuses
+        self.aws.instead["Invoke"] = lambda body: Response(body)  # a function that returns its event
         self.function = self.deploy()
 
     def tearDown(self):
@@ -212,18 +217,24 @@ class AttachAndDetach(Case):
         self.assertIn(f"PostAuthentication: {self.function} -> (none)", self.make("detach"))
         self.assertEqual((self.describe(), self.mfa()), (before, mfa))
         self.assertEqual(self.aws.calls.count("UpdateUserPool"), 2)
-        self.assertIn("No function is attached", self.make("detach"))
+        self.assertIn("is not attached to", self.make("detach"))
         self.assertEqual(self.aws.calls.count("UpdateUserPool"), 2, "detached already")
 
     def test_a_pool_without_anything_special_stays_so(self):
+        self.take_a_plain_pool()
+        self.attach_and_detach()
+
+    def take_a_plain_pool(self):
         plain = self.cognito.create_user_pool(PoolName="plain")["UserPool"]
         self.cognito.delete_user_pool(UserPoolId=self.pool)
         self.pool = plain["Id"]
         self.permit("userhub-signin", plain["Arn"])
+
+    def attach_and_detach(self, **how):
         before = self.describe()
-        self.make("attach")
+        self.make("attach", **how)
         self.assertEqual(self.describe().pop("LambdaConfig"), {"PostAuthentication": self.function})
-        self.make("detach")
+        self.make("detach", **how)
         after = self.describe()
         self.assertEqual(after.pop("LambdaConfig", {}), before.pop("LambdaConfig", {}))
         self.assertEqual(after, before)
@@ -257,7 +268,7 @@ class AttachAndDetach(Case):
         self.make("detach")
         del attached["LambdaConfig"]["PostAuthentication"]
         self.assertEqual(self.describe(), attached)
-        self.assertIn("No function is attached", self.make("detach", both))
+        self.assertIn("is not attached to", self.make("detach", both))
 
     def test_the_third_trigger_in_every_form_that_a_pool_may_have_it(self):
         def config(arn, version):
@@ -271,10 +282,10 @@ class AttachAndDetach(Case):
             (config(OTHER, "V2_0"), "V2_0"),
             ({"PreTokenGeneration": OTHER, **config(OTHER, "V3_0")}, "V3_0"),
         ]:
-            self.assertEqual(trigger.trigger_arn(before, "PreTokenGeneration"), OTHER)
-            self.assertEqual(trigger.with_trigger({**others, **before}, "PreTokenGeneration", self.function),
+            self.assertEqual(user_pool.trigger_arn(before, "PreTokenGeneration"), OTHER)
+            self.assertEqual(user_pool.with_trigger({**others, **before}, "PreTokenGeneration", self.function),
                              {**others, "PreTokenGeneration": self.function, **config(self.function, version)})
-            self.assertEqual(trigger.with_trigger({**others, **before}, "PreTokenGeneration", None), others)
+            self.assertEqual(user_pool.with_trigger({**others, **before}, "PreTokenGeneration", None), others)
         for before, version in [
             ({"PreTokenGeneration": OTHER, **config(OTHER, "V3_0")}, "V3_0"),
             (config(self.function, "V2_0"), "V2_0"),
@@ -302,7 +313,7 @@ class AttachAndDetach(Case):
         self.aws.calls.clear()
         before = self.describe()
         printed = self.make("attach", "TRIGGERS=PostAuthentication PostConfirmation PreTokenGeneration")
-        for name in trigger.TRIGGERS:
+        for name in user_pool.TRIGGERS:
             self.assertIn(f"LambdaConfig.{name}: (none) -> {self.function}", printed)
         self.assertEqual(self.aws.calls.count("UpdateUserPool"), 1)
         self.assertIn(f"attached    PreTokenGeneration: {self.function}", self.make("status"))
@@ -450,12 +461,159 @@ class AttachAndDetach(Case):
         self.assertIn("lacks AMAZON_COGNITO_CONNECTION_ID", self.make("attach", code=1))
         self.assert_untouched(before)
 
+    def test_a_function_that_does_not_return_its_event_is_not_attached(self):
+        before = self.describe()
+        for answer in [
+            Response(b'{"errorType":"Runtime.InvalidEntrypoint"}', headers={"X-Amz-Function-Error": "Unhandled"}),
+            Response(b"{}"),
+        ]:
+            self.aws.instead["Invoke"] = lambda body, answer=answer: answer
+            printed = self.make("attach", code=1)
+            self.assertIn("Sign-ins would fail, so userhub-signin was not attached", printed)
+            self.assertIn(answer.get_data(as_text=True), printed)
+            self.assert_untouched(before)
+
+    def test_a_function_that_fails_once_it_is_attached_can_be_detached_at_once(self):
+        self.aws.instead["Invoke"] = lambda body: Response(
+            b"{}" if "UpdateUserPool" in self.aws.calls else body)
+        printed = self.make("attach", code=1)
+        self.assertIn("Sign-ins may fail. This lets everybody in:\nmake detach "
+                      f"USER_POOL_ID={self.pool} FUNCTION=userhub-signin", printed)
+
+    def test_waits_for_a_function_that_lambda_is_creating_and_wakes_one_that_sleeps(self):
+        states = []
+
+        def state(answer):
+            return {**answer, "State": states.pop(0) if states else "Active", "StateReason": "busy"}
+
+        self.aws.also["/2015-03-31/functions/userhub-signin/configuration"] = state
+        states[:] = ["Active", "Pending", "Pending"]
+        self.assertIn("done", self.make("attach", code=0))
+        self.make("detach")
+
+        def sleeping(body):
+            if self.aws.calls.count("Invoke") == 1:
+                return Response(json.dumps({"Type": "User", "message": "inactive"}), 502, headers={
+                    "x-amzn-errortype": "ResourceNotReadyException"})
+            return Response(body)
+
+        self.aws.calls.clear()
+        self.aws.instead["Invoke"] = sleeping
+        states[:] = ["Inactive", "Pending"]
+        self.assertIn("done", self.make("attach"))
+
+    def test_an_alias_is_asked_for_its_own_policy(self):
+        version = self.functions.publish_version(FunctionName="userhub-signin")["Version"]
+        self.functions.create_alias(FunctionName="userhub-signin", Name="live", FunctionVersion=version)
+        alias = f"{self.function}:live"
+        self.assertIn("is a version", self.make("attach", f"FUNCTION=userhub-signin:{version}", code=1))
+        dead = self.make("attach", "FUNCTION=userhub-signin:dead", code=1)
+        self.assertIn("There is no function userhub-signin:dead", dead)
+        policy = "/2015-03-31/functions/userhub-signin/policy"
+        self.aws.instead[policy] = lambda body: Response(
+            json.dumps({"message": "no policy"}), 404, headers={"x-amzn-errortype": "ResourceNotFoundException"})
+        refused = self.make("attach", "FUNCTION=userhub-signin:live", code=1)
+        self.assertIn("Every sign-in would fail", refused)
+        self.assertIn("--function-name userhub-signin --qualifier live", refused)
+        self.assertIn(f"{policy}?Qualifier=live", self.aws.queries)
+        del self.aws.instead[policy]
+        self.functions.add_permission(
+            FunctionName="userhub-signin", Qualifier="live", StatementId="alias", Action="lambda:InvokeFunction",
+            Principal="cognito-idp.amazonaws.com", SourceArn=self.pool_arn, SourceAccount=ACCOUNT)
+        self.make("attach", "FUNCTION=userhub-signin:live")
+        self.assertEqual(self.describe()["LambdaConfig"]["PostAuthentication"], alias)
+        # The alias is another function than the function itself.
+        refused = self.make("detach", code=1)
+        self.assertIn(f"stays: {alias}", refused)
+        self.assertIn("FUNCTION=userhub-signin:live", refused)
+        self.assertIn(f"another function, {alias}", self.make("status", code=1))
+        self.make("detach", "FUNCTION=userhub-signin:live")
+        self.assertEqual(self.describe()["LambdaConfig"], EVERYTHING["LambdaConfig"])
+
+    def test_an_alias_that_does_not_exist_fails_every_sign_in(self):
+        self.set_trigger(f"{self.function}:live")
+        printed = self.make("status", "FUNCTION=userhub-signin:live", code=1)
+        self.assertIn("every sign-in fails: There is no function userhub-signin:live", printed)
+        self.assertIn(f"make detach USER_POOL_ID={self.pool} FUNCTION=userhub-signin:live lets everybody in", printed)
+
+    def test_a_function_of_another_account_or_region_is_another_function(self):
+        for other in [self.function.replace(ACCOUNT, "210987654321"), self.function.replace(REGION, "us-east-1")]:
+            self.set_trigger(other)
+            self.assertIn("REPLACE=1", self.make("attach", code=1))
+            self.assertIn("It belongs to another account or region", self.make("detach", code=1))
+            self.assertIn(f"another function, {other}", self.make("status", code=1))
+
+    def test_only_yes_means_yes(self):
+        self.set_trigger(OTHER)
+        before = self.describe()
+        for word in ["0", "no", ""]:
+            self.assertIn("Say REPLACE=1", self.make("attach", f"REPLACE={word}", code=1))
+        self.assertIn("neither yes nor no", self.make("attach", "REPLACE=maybe", code=1))
+        self.assert_untouched(before)
+        self.assertIn("nothing was changed", self.make("attach", "REPLACE=yes", "DRY_RUN=yes"))
+        self.assert_untouched(before)
+
+    def test_the_users_own_settings_of_the_cli_change_nothing(self):
+        with tempfile.TemporaryDirectory() as folder:
+            settings = self.settings_that_change_what_the_cli_prints(folder)
+            self.make("attach", environment=settings)
+            self.assertEqual(self.describe()["LambdaConfig"]["PostAuthentication"], self.function)
+            self.assertIn("There is no function missing", self.make("attach", "FUNCTION=missing", code=1,
+                                                                    environment=settings))
+
+    @unittest.skipUnless(os.environ.get("CI") or CLI_2.exists(), "no AWS CLI of the system")
+    def test_works_with_version_2_of_the_cli_as_well(self):
+        self.take_a_plain_pool()
+        self.assertRegex(run(CLI_2, "--version").stdout, r"^aws-cli/2\.")
+        with tempfile.TemporaryDirectory() as folder:
+            # Debian 12's does not know the variable for the endpoint.
+            command = pathlib.Path(folder, "aws")
+            command.write_text(f'#!/bin/sh\nexec {CLI_2} --endpoint-url "$AWS_ENDPOINT_URL" "$@"\n')
+            command.chmod(0o755)
+            environment = {**self.settings_that_change_what_the_cli_prints(folder),
+                           "PATH": f"{folder}:{os.environ['PATH']}"}
+            self.attach_and_detach(environment=environment)
+            self.assertIn("There is no function missing", self.make("attach", "FUNCTION=missing", code=1,
+                                                                    environment=environment))
+
+    def settings_that_change_what_the_cli_prints(self, folder):
+        config = pathlib.Path(folder, "config")
+        config.write_text("[default]\noutput = table\ncli_pager = false\ncli_auto_prompt = on\nregion = us-east-1\n"
+                          "cli_error_format = json\ncli_timestamp_format = wire\ncli_history = enabled\n")
+        return {"AWS_CONFIG_FILE": str(config), "AWS_DEFAULT_OUTPUT": "text", "AWS_PAGER": "false",
+                "AWS_CLI_ERROR_FORMAT": "json", "PYTHONIOENCODING": "latin1", "LC_ALL": "C"}
+
+    def test_a_setting_that_aws_stops_echoing_is_no_change(self):
+        def sometimes(answer):
+            if "UpdateUserPool" not in self.aws.calls:
+                self.as_aws_describes(answer)
+            return answer
+
+        self.aws.also["DescribeUserPool"] = sometimes
+        self.assertIn("none changed", self.make("attach"))
+
+    def test_says_whose_the_pool_is_and_how_to_undo(self):
+        def owned(answer):
+            answer["UserPool"]["UserPoolTags"]["aws:cloudformation:stack-name"] = "accounts"
+            return self.as_aws_describes(answer)
+
+        self.aws.also["DescribeUserPool"] = owned
+        printed = self.make("attach", "DRY_RUN=1")
+        self.assertIn("belongs to the CloudFormation stack accounts", printed)
+        self.aws.also["DescribeUserPool"] = self.as_aws_describes
+        before = self.describe()
+        printed = self.make("attach")
+        self.assertNotIn("belongs to", printed)
+        command = next(line for line in printed.splitlines() if line.startswith("to undo")).split(None, 2)[2]
+        run(*shlex.split(command), environment={"AWS_ENDPOINT_URL": self.aws.url})
+        self.assertEqual(self.describe(), before)
+
     def test_errors_of_aws_are_explained(self):
         before = self.describe()
         nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
         self.assertIn("no credentials", self.make("attach", code=1, environment=nobody))
         nowhere = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"}
-        self.assertIn("is the region in USER_POOL_ID right", self.make("attach", code=1, environment=nowhere))
+        self.assertIn("check the region in USER_POOL_ID", self.make("attach", code=1, environment=nowhere))
         self.assertIn("no user pool eu-west-1_Nobody", self.make("attach", "USER_POOL_ID=eu-west-1_Nobody", code=1))
         # Each region has its own pools and functions; the region is the one in the pool's id.
         elsewhere = self.pool.replace("eu-west-1", "us-east-1")
@@ -475,6 +633,7 @@ class AttachAndDetach(Case):
                 printed = self.make("attach", code=1)
                 self.assertIn(explanation, printed)
                 self.assertIn(f"({code}) when calling the {operation} operation", printed)
+                self.assertEqual("Nothing was changed" in printed, operation == "UpdateUserPool", printed)
                 self.aws.instead[operation] = usual or (lambda body: None)
         self.assertEqual(self.describe(), before)
 
@@ -493,7 +652,8 @@ class AttachAndDetach(Case):
                 with self.subTest(target=target, pool=pool):
                     printed = self.make(target, f"USER_POOL_ID={pool.replace('$', '$$')}", code=1)
                     self.assertIn(f"make {target} USER_POOL_ID=eu-west-1_AbCd12345", printed)
-        self.assertIn("FUNCTION=userhub-signin", self.make("attach", "FUNCTION=a:b", code=1))
+        self.assertIn("FUNCTION=userhub-signin:live", self.make("attach", "FUNCTION=a:b:c", code=1))
+        self.assertIn("is not a region", self.make("status", f"USER_POOL_ID={self.pool}", "REGION=europe", code=1))
         for triggers in ["PreSignUp", "PostAuthentication,PostConfirmation", "postauthentication"]:
             printed = self.make("attach", f"USER_POOL_ID={self.pool}", f"TRIGGERS={triggers}", code=1)
             self.assertIn(f"no trigger {triggers}", printed)
@@ -503,42 +663,89 @@ class AttachAndDetach(Case):
 
 
 class Status(Case):
-    def log(self, *lines):
-        logs = self.aws.client("logs")
-        if not logs.describe_log_groups()["logGroups"]:
-            logs.create_log_group(logGroupName="/aws/lambda/userhub-signin")
-            logs.create_log_stream(logGroupName="/aws/lambda/userhub-signin", logStreamName="stream")
-            self.addCleanup(logs.delete_log_group, logGroupName="/aws/lambda/userhub-signin")
-        now = int(time.time() * 1000)
-        logs.put_log_events(logGroupName="/aws/lambda/userhub-signin", logStreamName="stream", logEvents=[
-            {"timestamp": now, "message": line} for line in lines])
+    """CloudWatch Logs Insights' answers are made up here: no emulator evaluates a query."""
+
+    def setUp(self):
+        super().setUp()
+        self.hour, self.day = [], []
+
+        def start(body):
+            query = json.loads(body)
+            self.assertEqual(query["logGroupName"], "/aws/lambda/userhub-signin")
+            hours = (query["endTime"] - query["startTime"]) // 3600
+            return Response(json.dumps({"queryId": {1: "hour", 24: "day"}[hours]}))
+
+        def results(body):
+            rows = {"hour": self.hour, "day": self.day}[json.loads(body)["queryId"]]
+            return Response(json.dumps({"status": "Complete", "results": [
+                [{"field": name, "value": str(value)} for name, value in row.items()] for row in rows]}))
+
+        self.aws.instead |= {"StartQuery": start, "GetQueryResults": results}
+
+    def row(self, n, outcome="reported", kind=None, event_type="SIGNIN", source="PostAuthentication_Authentication"):
+        row = {"outcome": outcome, "event_type": event_type, "trigger_source": source, "n": n, "p50": 41.2, "p95": 90,
+               "longest": 2001}
+        return {**row, "error_kind": kind} if kind else row
 
     def test_says_that_all_is_well(self):
         self.set_trigger(self.function)
-        source = '"event_type":"SIGNIN","trigger_source":"PostAuthentication_Authentication"'
-        self.log(f'{{"outcome":"reported","timestamp":"2026-01-01T00:00:00Z",{source}}}', '{"type":"platform.report"}',
-                 "START", '{"outcome":"not_reported","error_kind":"timed_out","timestamp":"2026-01-01T00:00:01Z",'
-                          f'{source}}}', '{"outcome":"reported","event_type":"SIGNIN"}')
+        self.hour = [self.row(40)]
+        self.day = [self.row(1500), self.row(7, event_type="SIGNUP", source="PostConfirmation_ConfirmSignUp"),
+                    self.row(3, "not_reported", "timed_out")]
+        self.aws.client("cloudwatch").put_metric_alarm(
+            AlarmName="userhub-signin-errors", ComparisonOperator="GreaterThanThreshold", EvaluationPeriods=1,
+            Threshold=1, MetricName="Errors", Namespace="AWS/Lambda", Period=60, Statistic="Sum")
+        self.addCleanup(self.aws.client("cloudwatch").delete_alarms, AlarmNames=["userhub-signin-errors"])
         printed = self.make("status")
-        self.assertIn(f"attached    PostAuthentication: {self.function}", printed)
-        self.assertIn(f"attached    PostConfirmation: another function, {OTHER}", printed)
-        self.assertIn("Cognito may invoke it", printed)
-        self.assertIn("USERHUB_ADMIN_KEY present, AMAZON_COGNITO_CONNECTION_ID present, USERHUB_BASE_URL absent",
-                      printed)
-        self.assertIn("2 reported, 1 not reported (timed_out 1); the last at 2026-01-01T00:00:01Z", printed)
-        self.assertIn("2 SIGNIN from PostAuthentication_Authentication\n", printed)
-        self.assertIn("1 SIGNIN from an unknown trigger\n", printed)
+        for text in [
+            f"attached    PostAuthentication: {self.function}",
+            f"attached    PostConfirmation: another function, {OTHER}",
+            "Cognito may invoke it",
+            "USERHUB_ADMIN_KEY present, AMAZON_COGNITO_CONNECTION_ID present, USERHUB_BASE_URL absent",
+            "in the last hour: 40 reported, 0 not reported\n",
+            "in the last 24 hours: 1507 reported, 3 not reported (timed_out 3)\n",
+            "41 ms median, 90 ms 95th percentile, 2001 ms longest",
+            "1503 SIGNIN\n", "7 SIGNUP\n", "7 PostConfirmation_ConfirmSignUp\n",
+            "alarm       userhub-signin-errors: ",
+        ]:
+            self.assertIn(text, printed)
         self.assertNotIn("problem", printed)
         self.assertNotIn("UpdateUserPool", self.aws.calls)
 
+    def test_fails_when_the_recent_reports_do_whatever_was_before(self):
+        self.set_trigger(self.function)
+        self.hour = [self.row(300, "not_reported", "rejected")]
+        self.day = [self.row(1500), *self.hour]
+        printed = self.make("status", code=1)
+        self.assertIn("300 of 300 sign-ins in the last hour were not reported", printed)
+
     def test_does_not_guess_from_a_log_of_text(self):
         self.set_trigger(self.function)
-        self.log("INFO sign-in reported to UserHub outcome=reported")
         self.aws.also["/2015-03-31/functions/userhub-signin/configuration"] = lambda answer: {
             **answer, "LoggingConfig": {"LogFormat": "Text", "LogGroup": "/aws/lambda/userhub-signin"}}
         self.assertIn("--logging-config LogFormat=JSON", self.make("status"))
 
+    def test_a_part_that_cannot_be_read_drops_no_other(self):
+        self.set_trigger(self.function)
+        self.aws.refuse("StartQuery", "AccessDeniedException")
+        printed = self.make("status", code=1)
+        self.assertIn("problem     reports could not be read: These credentials lack a permission", printed)
+        self.assertIn("alarm       none", printed)
+        self.assertIn("Cognito may invoke it", printed)
+
+    def test_an_alarm_that_has_gone_off_is_a_problem(self):
+        self.set_trigger(self.function)
+        cloudwatch = self.aws.client("cloudwatch")
+        cloudwatch.put_metric_alarm(
+            AlarmName="userhub-signin-throttles", AlarmDescription="raise the quota", EvaluationPeriods=1, Threshold=1,
+            ComparisonOperator="GreaterThanThreshold", MetricName="Throttles", Namespace="AWS/Lambda", Period=60,
+            Statistic="Sum")
+        self.addCleanup(cloudwatch.delete_alarms, AlarmNames=["userhub-signin-throttles"])
+        cloudwatch.set_alarm_state(AlarmName="userhub-signin-throttles", StateValue="ALARM", StateReason="test")
+        self.assertIn("the alarm userhub-signin-throttles has gone off: raise the quota", self.make("status", code=1))
+
     def test_names_what_is_wrong(self):
+        self.aws.refuse("StartQuery", "ResourceNotFoundException")
         printed = self.make("status", code=1)
         self.assertIn("userhub-signin is not attached", printed)
         self.assertIn("there is no log group", printed)
@@ -573,6 +780,13 @@ class Smoke(Case):
             return Response(answer, headers={"X-Amz-Log-Result": base64.b64encode(line.encode()).decode()})
 
         self.aws.instead["Invoke"] = invoke
+
+    def test_reports_a_user_of_the_pool(self):
+        self.start()
+        printed = self.make("smoke", "USER_NAME=名前 1")
+        self.assertIn("came back byte for byte", printed)
+        self.assertNotIn("名前", printed)
+        self.assertEqual(self.userhub.end(), ["名前 1"])
 
     def test_shows_a_reported_event(self):
         self.start()

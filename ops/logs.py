@@ -1,0 +1,66 @@
+"""The function's log, counted by CloudWatch Logs Insights."""
+
+import time
+
+from aws_cli import Refusal
+
+# How long a query may take, in seconds.
+QUERY_LIMIT = 60
+
+REPORTS = """filter outcome in ["reported", "not_reported"]
+| stats count(*) as n, pct(duration_ms, 50) as p50, pct(duration_ms, 95) as p95, max(duration_ms) as longest
+  by outcome, error_kind, event_type, trigger_source"""
+
+
+def query(aws, log_group, hours, text):
+    """The rows of a query over the last hours, as dictionaries."""
+    now = int(time.time())
+    started = aws("logs", "start-query", "--log-group-name", log_group, "--start-time", str(now - int(hours * 3600)),
+                  "--end-time", str(now), "--query-string", text)
+    give_up = time.monotonic() + QUERY_LIMIT
+    while True:
+        answer = aws("logs", "get-query-results", "--query-id", started["queryId"])
+        if answer["status"] == "Complete":
+            return [{field["field"]: field["value"] for field in row} for row in answer["results"]]
+        if answer["status"] not in ("Scheduled", "Running"):
+            raise Refusal(f"CloudWatch Logs Insights says that the query is {answer['status']}.")
+        if time.monotonic() > give_up:
+            raise Refusal(f"CloudWatch Logs Insights did not answer within {QUERY_LIMIT} s.")
+        time.sleep(0.5)
+
+
+class Reports:
+    """How reports went in the last hours."""
+
+    def __init__(self, aws, log_group, hours):
+        self.rows = query(aws, log_group, hours, REPORTS)
+        try:
+            for row in self.rows:
+                row["n"] = int(float(row["n"]))
+        except (KeyError, ValueError):
+            raise Refusal(f"CloudWatch Logs Insights answered what was not asked: {row}") from None
+
+    def count(self, **fields):
+        return sum(row["n"] for row in self.rows if all(row.get(name) == value for name, value in fields.items()))
+
+    def by(self, field):
+        """How many of each value there are, most frequent first."""
+        counts = {}
+        for row in self.rows:
+            if row.get(field):
+                counts[row[field]] = counts.get(row[field], 0) + row["n"]
+        return sorted(counts.items(), key=lambda item: -item[1])
+
+    def in_words(self):
+        kinds = ", ".join(f"{kind} {count}" for kind, count in self.by("error_kind"))
+        reported, failed = self.count(outcome="reported"), self.count(outcome="not_reported")
+        return f"{reported} reported, {failed} not reported" + (f" ({kinds})" if kinds else "")
+
+    def times(self):
+        """How long the most frequent kind of report took, in words."""
+        rows = [row for row in self.rows if row["outcome"] == "reported"]
+        if not rows:
+            return None
+        row = max(rows, key=lambda row: row["n"])
+        p50, p95, longest = (round(float(row[field])) for field in ["p50", "p95", "longest"])
+        return f"{p50} ms median, {p95} ms 95th percentile, {longest} ms longest (of the reported ones)"
