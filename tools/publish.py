@@ -39,10 +39,10 @@ def names(value):
         elif key == "Fn::GetAtt":
             found.add(part[0] if isinstance(part, list) else part.split(".")[0])
         elif key == "Fn::Sub":
-            found |= set(re.findall(r"\$\{(\w+)", json.dumps(part)))
+            found |= set(re.findall(r"\$\{([\w:]+)", json.dumps(part)))
         else:
             found |= names(part) | ({part[0]} if key == "Fn::If" else set())
-    return found
+    return {name for name in found if not name.startswith("AWS::")}
 
 
 def publishable(template):

@@ -173,8 +173,9 @@ class Lambda(Process):
         self.wait_for(r"INVOKE RTDONE\(", count)
         return sum("INVOKE RTDONE(status: success" in line for line in self.lines)
 
-    def outcomes(self):
-        """The function's lines about sign-ins."""
+    def outcomes(self, count):
+        """The function's lines about sign-ins, once there are so many."""
+        self.wait_for('"outcome"', count)
         return [json.loads(line) for line in self.lines if line.startswith("{") and '"outcome"' in line]
 
 

@@ -35,7 +35,7 @@ class AfterResponse(unittest.TestCase):
             answered, ended = self.invoke()
             self.assertLess(answered, 0.3)
             self.assertGreaterEqual(ended, 1, "the report was still to come")
-        self.assertEqual([line["outcome"] for line in self.function.outcomes()], ["reported"] * 3)
+        self.assertEqual([line["outcome"] for line in self.function.outcomes(3)], ["reported"] * 3)
         self.assertEqual(self.userhub.end(), ["sample"] * 3)
 
     def test_by_default_it_has_to_wait(self):
@@ -49,7 +49,7 @@ class AfterResponse(unittest.TestCase):
         answered, ended = self.invoke()
         self.assertLess(answered, 0.3)
         self.assertGreaterEqual(ended, 0.6)
-        [line] = self.function.outcomes()
+        [line] = self.function.outcomes(1)
         self.assertEqual((line["error_kind"], line["tries"]), ("unavailable", 3))
         self.assertEqual(self.userhub.end(), ["sample"] * 3)
 
@@ -60,6 +60,6 @@ class AfterResponse(unittest.TestCase):
         self.assertIn(b"timed out", self.function.invoke(EVENT))
         answered, _ = self.invoke()
         self.assertLess(answered, 0.3)
-        self.assertEqual([line["outcome"] for line in self.function.outcomes()], ["reported"] * 2)
+        self.assertEqual([line["outcome"] for line in self.function.outcomes(2)], ["reported"] * 2)
         self.function.wait_for("Internal agent userhub-signin .* registered", 2)
         self.assertEqual(self.userhub.end(), ["sample"] * 2)

@@ -8,7 +8,7 @@ import unittest
 
 from moto.cloudformation.parsing import clean_json
 from support import ROOT, run, temporary_zip
-from test_template import evaluated, planned, references
+from test_template import evaluated, names, planned
 
 PAGE = (ROOT / "docs/cdk.md").read_text()
 MODULES = ROOT / ".tools/e2e/node_modules"
@@ -54,8 +54,8 @@ def resources(template, stack):
             return [plain(part) for part in value]
         if not isinstance(value, dict):
             return value
-        if value.keys() & {"Ref", "Fn::GetAtt"} and (names := references(value) & set(types)):
-            return types[names.pop()]
+        if value.keys() & {"Ref", "Fn::GetAtt"} and (used := names(value) & set(types)):
+            return types[used.pop()]
         return {key: plain(part) for key, part in value.items()}
 
     found = {}
@@ -87,7 +87,7 @@ def differences(template):
         return [] if values(here) == values(there) else [(values(here), values(there))]
 
     [function], [expected] = here["AWS::Lambda::Function"], there["AWS::Lambda::Function"]
-    names, expected_names = (
+    variables, expected_variables = (
         {name for name, value in one["Environment"]["Variables"].items() if value is not None}
         for one in [function, expected])
     [policy], [role] = here["AWS::IAM::Policy"], there["AWS::IAM::Role"]
@@ -100,7 +100,7 @@ def differences(template):
         *compare("AWS::Logs::MetricFilter", set(), "FilterPattern"),
         *compare("AWS::CloudWatch::Alarm", {"AlarmDescription"}, "AlarmName"),
         *compare("AWS::IAM::Role", {"Policies", "Description"}),
-        *([] if names == expected_names else [(names, expected_names)]),
+        *([] if variables == expected_variables else [(variables, expected_variables)]),
         *([] if statement["Action"] == expected_statement["Action"] else [(statement, expected_statement)]),
         *([] if statement["Resource"] == "AWS::Logs::LogGroup" else [statement]),
     ]
@@ -112,7 +112,7 @@ def needs(template, name):
     while waiting:
         resource = template["Resources"][waiting.pop()]
         depends = resource.get("DependsOn", [])
-        before = references(resource.get("Properties", {})) | set([depends] if isinstance(depends, str) else depends)
+        before = names(resource.get("Properties", {})) | set([depends] if isinstance(depends, str) else depends)
         waiting += before - seen
         seen |= before
     return {template["Resources"][one]["Type"] for one in seen}

@@ -11,7 +11,7 @@ import unittest
 
 from samtranslator.yaml_helper import yaml_parse
 from support import ACCOUNT, REGION, ROOT, Aws, release_assets, run, translated
-from test_template import TEMPLATE, references
+from test_template import TEMPLATE, names
 from werkzeug.wrappers import Response
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -54,8 +54,8 @@ class Pages(Case):
     def test_the_pool_waits_for_the_function(self):
         for template in [templates("cloudformation.md")[0], *templates("serverless-application.md")]:
             resources = yaml_parse(template)["Resources"]
-            self.assertEqual(references(resources["UserPool"]), {"UserHubSignin"})
-            self.assertEqual(references(resources["UserHubSignin"]), set())
+            self.assertEqual(names(resources["UserPool"]), {"UserHubSignin"})
+            self.assertEqual(names(resources["UserHubSignin"]), set())
             self.assertEqual(resources["UserHubSignin"]["Properties"]["Parameters"]["UserPoolId"], "*")
 
     def test_the_nested_stack_is_deployed_and_the_pool_calls_its_function(self):

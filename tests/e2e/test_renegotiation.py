@@ -39,6 +39,6 @@ class Renegotiation(unittest.TestCase):
                 type_in(typed)
                 self.assertEqual(json.loads(answer.result()), json.loads(EVENT))
         server.wait_for("no renegotiation")
-        first, second = function.outcomes()
+        first, second = function.outcomes(2)
         self.assertEqual(first["error_kind"], "unexpected_answer")
         self.assertEqual(second["outcome"], "reported")

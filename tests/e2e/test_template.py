@@ -8,6 +8,7 @@ import pathlib
 import re
 import resource
 import shutil
+import sys
 import tempfile
 import unittest
 
@@ -30,6 +31,9 @@ from support import (
     talk,
     translated,
 )
+
+sys.path.insert(0, str(ROOT / "tools"))
+from publish import names  # noqa: E402
 
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
 KEY = SETTINGS["USERHUB_ADMIN_KEY"]
@@ -263,7 +267,7 @@ class Source(unittest.TestCase):
             self.assertEqual({name: value for name, value in environment.items() if value is not None}, variables)
             for output in template["Outputs"].values():
                 if "Condition" not in output or stack.lazy_condition_map[output["Condition"]]:
-                    self.assertLessEqual(references(output["Value"]), created | {"UserPoolId", "FunctionName"})
+                    self.assertLessEqual(names(output["Value"]), created | {"UserPoolId", "FunctionName"})
 
     def test_what_the_pool_still_calls_stays_when_its_name_changes(self):
         template, _, _ = planned()
@@ -351,25 +355,6 @@ def takes(service, operation, arguments):
     shape = boto3.client(service, REGION).meta.service_model.operation_model(operation).input_shape
     report = botocore.validate.ParamValidator().validate(arguments, shape)
     assert not report.has_errors(), report.generate_report()
-
-
-def references(value):
-    """The names of all that an expression of the template refers to."""
-    if isinstance(value, list):
-        return set().union(*map(references, value))
-    if not isinstance(value, dict):
-        return set()
-    found = set()
-    for operator, operand in value.items():
-        if operator == "Ref":
-            found.add(operand)
-        elif operator == "Fn::GetAtt":
-            found.add(operand[0])
-        elif operator == "Fn::Sub":
-            found |= {name.split(".")[0] for name in re.findall(r"\$\{([^}]+)\}", operand)}
-        else:
-            found |= references(operand)
-    return {name for name in found if not name.startswith("AWS::")}
 
 
 class Deployed(unittest.TestCase):
