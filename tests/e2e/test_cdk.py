@@ -162,6 +162,11 @@ class Cdk(unittest.TestCase):
                          "arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu-west-1_AbCd12345")
         self.assertNotIn("AWS::Cognito::UserPool", of_page(self.templates["imported"]))
 
+    def test_what_an_imported_pool_still_calls_stays_when_its_name_changes(self):
+        kept = {resource["Type"] for resource in self.templates["imported"]["Resources"].values()
+                if resource.get("UpdateReplacePolicy") == "Retain"}
+        self.assertEqual(kept, {"AWS::Lambda::Function", "AWS::Lambda::Permission"})
+
     def test_cloudformation_reads_the_key(self):
         for template in self.templates.values():
             variables = of_page(template)["AWS::Lambda::Function"][0]["Environment"]["Variables"]
