@@ -24,11 +24,14 @@ SHORT ?=
 PORT ?= 9000
 BASELINE ?=
 DRY_RUN ?=
+NEW_KEY ?=
 # Recipes read these from the environment, so values need no quoting.
-export EVENT FAULT REPORT USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN ZIP PARAMETERS USER_NAME BUCKET SOURCE_URL
+export EVENT FAULT REPORT USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME BUCKET SOURCE_URL TAG ARCHES
 
-OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN ZIP PARAMETERS USER_NAME BUCKET SOURCE_URL TAG ARCHES SIGN_INS SECONDS SHORT PORT BASELINE
+OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME BUCKET SOURCE_URL TAG ARCHES SIGN_INS SECONDS SHORT PORT BASELINE
 SPACE := $(subst x, ,x)
+# What somebody typed is text. Without this, make would expand a dollar sign in it.
+$(foreach option,$(OPTIONS),$(eval override $(option) := $$(value $(option))))
 GIVEN := $(foreach word,$(subst \$(SPACE),_,$(MAKEOVERRIDES)),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(OPTIONS),$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -43,7 +46,7 @@ export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom assets release watch invoke setup deploy attach detach status smoke remove publish sam-build known-arch
-.PHONY: need-cargo-lambda need-sam
+.PHONY: need-cargo-lambda need-sam need-user-pool
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -154,7 +157,7 @@ assets: build sbom ## the zip and the list of its components under the names tha
 	@cp target/sbom-$(ARCH).json target/assets/userhub-signin-$(ARCH).cdx.json
 
 release: ## after `make assets` for each processor: all that a tag publishes, into target/assets, but for publishing it (TAG=v…, ARCHES="x86_64 arm64")
-	@python3 tools/release.py --tag '$(TAG)' $(ARCHES)
+	@python3 tools/release.py --tag "$$TAG" $$ARCHES
 
 # Not in CI by themselves: a test of `make e2e` runs `make watch` and `make invoke`.
 watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this shell's USERHUB_… variables, until Ctrl-C (PORT=9000)
@@ -166,8 +169,8 @@ invoke: need-cargo-lambda ## send a sample event to `make watch` (EVENT=events/�
 setup: $(TOOLS)/.installed ## install cargo-lambda and SAM into .tools (needs Python 3.11 or later)
 	@cargo lambda --version && sam --version
 
-deploy: $(if $(ZIP),,build) ## deploy the function for a user pool with SAM (USER_POOL_ID=…, ZIP=a release's zip, PARAMETERS="ConnectionId=conn_… …", FUNCTION=…, REGION=…, ARCH=arm64)
-	@$(OPS) deploy --zip "$${ZIP:-$(PACKAGE)/bootstrap.zip}" --parameters "$$PARAMETERS"
+deploy: need-user-pool $(if $(ZIP),,build) ## deploy the function for a user pool with SAM (USER_POOL_ID=…, ZIP=a release's zip, PARAMETERS="ConnectionId=conn_… …", NEW_KEY=1, FUNCTION=…, REGION=…, ARCH=arm64)
+	@$(OPS) deploy --zip "$${ZIP:-$(PACKAGE)/bootstrap.zip}" --parameters "$$PARAMETERS" --new-key "$$NEW_KEY"
 
 attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…[:alias], TRIGGERS="PostAuthentication PostConfirmation PreTokenGeneration", DRY_RUN=1, REPLACE=1, REGION=…)
 	@$(OPS) attach --triggers "$$TRIGGERS" --replace "$$REPLACE" --dry-run "$$DRY_RUN"
@@ -179,7 +182,7 @@ status: ## what is attached, whether Cognito may invoke it, recent reports, and 
 	@$(OPS) status
 
 smoke: ## invoke the deployed function with a sample event (USER_POOL_ID=…, EVENT=events/….json, USER_NAME=a user of the pool, FUNCTION=…, REGION=…)
-	@$(OPS) smoke --event "$$EVENT" --user-name "$$USER_NAME"
+	@$(OPS) smoke --event "$$EVENT"
 
 remove: ## delete the function's stack, unless the user pool still calls it (USER_POOL_ID=…, FUNCTION=…, REGION=…)
 	@$(OPS) remove
@@ -205,8 +208,11 @@ ELF_MACHINE = $(if $(filter arm64,$(ARCH)),183,62)
 known-arch:
 	@case '$(ARCH)' in x86_64 | arm64) ;; *) echo 'ARCH is x86_64 or arm64, not $(ARCH)' >&2; exit 2 ;; esac
 
+need-user-pool:
+	@test -n "$$USER_POOL_ID" || { echo 'USER_POOL_ID is missing: say for example make deploy USER_POOL_ID=eu-west-1_AbCd12345 ZIP=userhub-signin-x86_64.zip' >&2; exit 2; }
+
 need-cargo-lambda:
-	@cargo lambda --version >/dev/null 2>&1 || { echo 'cargo-lambda is missing: `make setup` installs it into .tools' >&2; exit 2; }
+	@cargo lambda --version >/dev/null 2>&1 || { echo 'cargo-lambda is missing: `make setup` installs it into .tools (to deploy, a release'"'"'s zip is enough: ZIP=…)' >&2; exit 2; }
 
 need-sam:
 	@sam --version >/dev/null 2>&1 || { echo 'SAM is missing: `make setup` installs it into .tools' >&2; exit 2; }

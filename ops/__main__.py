@@ -7,6 +7,7 @@
 import argparse
 import os
 import re
+import signal
 import sys
 
 import smoke
@@ -31,7 +32,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="ops", description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=COMMANDS)
     for option in ["--user-pool-id", "--region", "--function", "--zip", "--parameters", "--triggers", "--event",
-                   "--user-name", "--replace", "--dry-run"]:
+                   "--replace", "--dry-run", "--new-key"]:
         parser.add_argument(option, default="")
     options = parser.parse_args()
     example = f"make {options.command} USER_POOL_ID=eu-west-1_AbCd12345"
@@ -42,11 +43,11 @@ def arguments():
         raise Refusal(f"USER_POOL_ID={options.user_pool_id} is not a user pool id: say for example {example}")
     if options.region and not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-\d+", options.region):
         raise Refusal(f"REGION={options.region} is not a region: say for example {example} REGION=eu-central-1")
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}(:[A-Za-z0-9_-]{1,128})?", options.function):
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}(:([A-Za-z0-9_-]{1,128}|\$LATEST))?", options.function):
         raise Refusal(f"FUNCTION={options.function} is not the name of a function: say for example {example} "
                       "FUNCTION=userhub-signin, or FUNCTION=userhub-signin:live for an alias")
     name, _, alias = options.function.partition(":")
-    if re.fullmatch(r"\d+", alias):
+    if re.fullmatch(r"\d+|\$LATEST", alias) and options.command not in ("detach", "status"):
         raise Refusal(f"FUNCTION={options.function} is a version. Cognito calls a function or an alias, never a "
                       f"version: make an alias for it (aws lambda create-alias), and say FUNCTION={name}:<alias>")
     if alias and options.command in ("deploy", "remove"):
@@ -54,15 +55,18 @@ def arguments():
                       f"FUNCTION={name}")
     options.triggers = options.triggers.split()
     if unknown := [trigger for trigger in options.triggers if trigger not in TRIGGERS]:
-        raise Refusal(f"The function is no trigger {unknown[0]}: say for example {example} "
+        raise Refusal(f"There is no trigger {unknown[0]} for this function: say for example {example} "
                       f"TRIGGERS=\"{' '.join(TRIGGERS)}\"")
     options.region = options.region or None
-    options.replace, options.dry_run = yes(options.replace), yes(options.dry_run)
+    options.replace, options.dry_run, options.new_key = map(yes, [options.replace, options.dry_run, options.new_key])
+    options.user_name = os.environ.get("USER_NAME", "")  # arguments are in the process list
     return options
 
 
 def main():
     os.umask(0o077)  # what is saved describes how people sign in
+    for number in [signal.SIGTERM, signal.SIGHUP]:  # as Ctrl-C, so that no temporary file stays
+        signal.signal(number, signal.default_int_handler)
     try:
         options = arguments()
         return COMMANDS[options.command](options)
@@ -70,7 +74,7 @@ def main():
         print(refusal, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted; make status says how things are", file=sys.stderr)
         return 130
 
 

@@ -5,6 +5,7 @@ import contextlib
 import fnmatch
 import json
 import pathlib
+import re
 import shlex
 import tempfile
 import time
@@ -50,7 +51,8 @@ class Function:
                 " description: Description, sha256: CodeSha256}")
         except NotFound as error:
             raise Missing(f"There is no function {self.name} in {self.aws.region}: deploy it there with make deploy, "
-                          "or name another with FUNCTION=.") from error
+                          "or name another with FUNCTION=. If somebody deleted it, its stack has to go first: make "
+                          "detach, make remove.") from error
 
     def trouble(self):
         """What keeps Lambda from running the function, or None."""
@@ -87,7 +89,15 @@ class Function:
             return answer.read_bytes(), "FunctionError" in done, log
 
     def check(self):
-        """Invokes the function with an event that reports nothing. None if the event came back, otherwise what did."""
+        """Invokes the function with an event that reports nothing. None if it came back, otherwise what happened."""
+        try:
+            return self.tried()
+        except AwsError as error:
+            if error.code == "TooManyRequestsException":
+                return f"Lambda refused to invoke it, as it would refuse Cognito: {error.message}"
+            return f"it could not be invoked: {error}"
+
+    def tried(self):
         self.wait_until_active()
         if self.configuration["state"] == "Inactive":
             with contextlib.suppress(AwsError):
@@ -109,6 +119,14 @@ class Function:
             return False
         return any(allows(statement, pool_arn) for statement in policy["Statement"])
 
+    def permitted_pools(self):
+        """The ids of the user pools that the function's policy names."""
+        try:
+            policy = self.aws("lambda", "get-policy", *self.names)["Policy"]
+        except NotFound:
+            return set()
+        return set(re.findall(r":userpool/([a-z0-9-]+_[0-9A-Za-z]+)", policy))
+
     def permission_command(self, pool_id, pool_arn):
         """The command that lets Cognito invoke the function for a pool."""
         return shlex.join([
@@ -118,9 +136,13 @@ class Function:
 
     def stack(self):
         """The name of the CloudFormation stack that owns the function, or None."""
-        function = ":".join(self.arn.split(":")[:7])  # without an alias
-        tags = self.aws("lambda", "list-tags", "--resource", function).get("Tags", {})
+        tags = self.aws("lambda", "list-tags", "--resource", base(self.arn)).get("Tags", {})
         return tags.get("aws:cloudformation:stack-name")
+
+
+def base(arn):
+    """A function's ARN without a version or alias."""
+    return ":".join(arn.split(":")[:7])
 
 
 def arn_of(name, region, pool_arn):
@@ -136,7 +158,7 @@ def allows(statement, pool_arn):
     return (
         statement["Effect"] == "Allow"
         and service in ("cognito-idp.amazonaws.com", "*")
-        and statement["Action"] in ("lambda:InvokeFunction", "lambda:*")
+        and statement.get("Action") in ("lambda:InvokeFunction", "lambda:*")
         and all(
             meets(operator, facts.get(key.lower()), wanted)
             for operator, wants in statement.get("Condition", {}).items()

@@ -14,8 +14,11 @@ def smoke(options):
         raise Refusal(f"There is no file {path}: say for example EVENT=events/post-authentication.json")
     sent = path.read_bytes().strip()  # white space around it is an editor's, not Cognito's
     if options.user_name:
-        sent = json.dumps({**json.loads(sent), "userName": options.user_name, "userPoolId": options.user_pool_id},
-                          ensure_ascii=False).encode()
+        try:
+            event = {**json.loads(sent), "userName": options.user_name, "userPoolId": options.user_pool_id}
+        except (ValueError, TypeError) as error:
+            raise Refusal(f"{path} is not an event, which is a JSON object: {error}") from error
+        sent = json.dumps(event, ensure_ascii=False).encode()
     pool = UserPool(options.user_pool_id, options.region)
     function = Function(pool.aws, options.function, pool.arn)
     function.wait_until_active()

@@ -1,5 +1,6 @@
 """Deploys the function as a CloudFormation stack, and removes it."""
 
+import contextlib
 import getpass
 import json
 import os
@@ -12,7 +13,7 @@ import tempfile
 
 import template
 from aws_cli import PINNED, Aws, AwsError, NotFound, Refusal, region_of
-from function import Function
+from function import Function, Missing, arn_of
 from package import Package
 from user_pool import UserPool
 
@@ -32,6 +33,26 @@ def describe(aws, name):
         raise
 
 
+def is_ours(stack):
+    """Whether a stack is of this project's template. No other may be updated, protected or deleted."""
+    return {"UserPoolId", "FunctionName", "AdminKey"} <= values_of(stack).keys()
+
+
+def refuse_another(stack, region):
+    if not is_ours(stack):
+        raise Refusal(f"The stack {stack['StackName']} in {region} is not this function's, and is left alone: say "
+                      "FUNCTION= for another name.")
+
+
+def calling_elsewhere(function, pool):
+    """Another user pool of those in the function's policy that calls it, or None."""
+    for pool_id in function.permitted_pools() - {pool.id}:
+        with contextlib.suppress(Missing):
+            if UserPool(pool_id, pool.aws.region).calling(function.arn):
+                return pool_id
+    return None
+
+
 def deploy(options):
     text = (ROOT / "template.yaml").read_text(encoding="utf-8")
     known = template.parameters(text)
@@ -48,7 +69,8 @@ def deploy(options):
         refuse_existing_function(aws, options.function)
     given = {"UserPoolId": options.user_pool_id, "FunctionName": options.function,
              "Architecture": package.architecture, "CodeVersion": code_version(package), **given}
-    if needs_key(stack, given) or os.environ.get("USERHUB_ADMIN_KEY") and not has_secret(stack, given):
+    new_key = options.new_key or os.environ.get("USERHUB_ADMIN_KEY")
+    if needs_key(stack, given) or new_key and not has_secret(stack, given):
         given["AdminKey"] = admin_key(known["AdminKey"])
     elif given.get("AdminKeySecretArn"):
         given["AdminKey"] = "none"
@@ -61,11 +83,15 @@ def deploy(options):
     function = Function(aws, options.function, pool.arn)
     if problem := function.check():
         attached = function.arn in pool.triggers.values()
-        raise Refusal(f"The stack is deployed, but {problem}\n" + (
-            f"Sign-ins fail. This lets everybody in:\nmake detach USER_POOL_ID={pool.id} FUNCTION={function.name}"
-            if attached else "Do not attach the function."))
+        advice = (f"Sign-ins fail. This lets everybody in:\n{pool.command('detach', function.name)}" if attached
+                  else "Do not attach the function.")
+        raise Refusal(f"The stack is deployed, but {problem}\n{advice}")
     print(f"checked     {function.name} returned a token refresh byte for byte")
-    next_steps(pool, function, outputs, region)
+    if not function.cognito_may_invoke(pool.arn):  # somebody removed it, and CloudFormation does not look
+        raise Refusal(f"The stack is deployed, but Cognito may not invoke {function.name} for this user pool. This "
+                      f"lets it:\n{function.permission_command(pool.id, pool.arn)}")
+    zip_option = f" ZIP={options.zip}" if os.environ.get("ZIP") else ""
+    next_steps(pool, function, outputs, region, zip_option)
     return 0
 
 
@@ -74,16 +100,23 @@ def refuse_stack(stack, options, region):
     if stack is None:
         return
     status, name = stack["StackStatus"], stack["StackName"]
-    delete = f"aws cloudformation delete-stack --region {region} --stack-name {name}"
+    if status != "REVIEW_IN_PROGRESS":  # which has no parameters yet
+        refuse_another(stack, region)
     if status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS"):
-        raise Refusal(f"The stack {name} is {status}, and cannot be updated. It has nothing that works: delete it, "
-                      f"then deploy again.\n{delete}")
+        raise Refusal(f"The stack {name} is {status}, and cannot be updated: remove it, then deploy again.\n"
+                      f"make remove USER_POOL_ID={options.user_pool_id} FUNCTION={name}")
+    if status == "UPDATE_ROLLBACK_FAILED":
+        raise Refusal(f"The stack {name} is {status}, and cannot be updated until this has worked:\n"
+                      f"aws cloudformation continue-update-rollback --region {region} --stack-name {name}")
     if status.endswith("_IN_PROGRESS"):
         raise Refusal(f"The stack {name} is {status}: wait until that has ended.")
     values = values_of(stack)
     for parameter, option, wanted in [("UserPoolId", "USER_POOL_ID", options.user_pool_id),
                                       ("FunctionName", "FUNCTION", options.function)]:
-        if values.get(parameter) not in (None, wanted):
+        if values.get(parameter) == "*":
+            raise Refusal(f"The stack {name} is for every user pool of the account, as part of another template: "
+                          "deploy it with that.")
+        if values[parameter] != wanted:
             raise Refusal(
                 f"The stack {name} is for {parameter}={values[parameter]}. Another value would make CloudFormation "
                 "replace what that pool still calls, and every sign-in would fail. For another user pool, deploy a "
@@ -180,6 +213,8 @@ def sam_deploy(name, region, text, package, given):
     result = next((event for event in events if event.get("type") == "result"), {})
     if done.returncode != 0:
         said = result.get("error", {}).get("message") or done.stderr.strip() or done.stdout.strip()
+        if "No such option" in said:
+            said += "\nThis SAM is too old: install version 1.170 or later, or run make setup."
         raise Refusal("\n".join(["CloudFormation did not deploy the stack.", *failed, said]))
     print("done        " + ("nothing to change" if result.get("status") == "no_changes" else "the stack is deployed"))
     stack = describe(Aws(region), name)
@@ -194,21 +229,20 @@ def parse_event(line):
     return event if isinstance(event, dict) else None
 
 
-def next_steps(pool, function, outputs, region):
+def next_steps(pool, function, outputs, region, zip_option):
     missing = function.missing_settings()
-    name = "" if function.name == "userhub-signin" else f" FUNCTION={function.name}"
     print("\nNext:")
     if "ConnectionAccessKeySecretArn" in outputs:
         print("the access key for UserHub's connection:\n  aws secretsmanager get-secret-value --region "
               f"{region} --query SecretString --output text --secret-id {outputs['ConnectionAccessKeySecretArn']}")
     if "AMAZON_COGNITO_CONNECTION_ID" in missing:
-        print("the connection's id, once UserHub shows it:\n  make deploy "
-              f"USER_POOL_ID={pool.id}{name} PARAMETERS=\"ConnectionId=conn_…\"")
+        print("the connection's id, once UserHub shows it:\n  "
+              + pool.command("deploy", function.name, f'{zip_option} PARAMETERS="ConnectionId=conn_…"'))
     elif function.arn in pool.triggers.values():
-        print(f"the function is attached; how it is doing:\n  make status USER_POOL_ID={pool.id}{name}")
+        print("the function is attached; how it is doing:\n  " + pool.command("status", function.name))
     else:
-        print(f"a report to UserHub, without a sign-in:\n  make smoke USER_POOL_ID={pool.id}{name}")
-        print(f"sign-ins:\n  make attach USER_POOL_ID={pool.id}{name}")
+        print("a report to UserHub, without a sign-in:\n  " + pool.command("smoke", function.name))
+        print("sign-ins:\n  " + pool.command("attach", function.name))
 
 
 def remove(options):
@@ -218,19 +252,26 @@ def remove(options):
     if stack is None:
         raise Refusal(f"There is no stack {options.function} in {aws.region}: say FUNCTION= for another name.")
     values = values_of(stack)
-    if values.get("UserPoolId") not in (None, pool.id):
+    if stack["StackStatus"] != "REVIEW_IN_PROGRESS":
+        refuse_another(stack, aws.region)
+    if values.get("UserPoolId") not in (None, pool.id, "*"):
         raise Refusal(f"The stack {options.function} is for the user pool {values['UserPoolId']}: say USER_POOL_ID="
                       f"{values['UserPoolId']}.")
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-    function = outputs.get("FunctionArn")
-    calling = [trigger for trigger, arn in pool.triggers.items()
-               if function and (arn == function or arn.startswith(f"{function}:"))]
+    # Also by the stack's name: a stack whose function was renamed keeps the role of the one that the pool still calls.
+    own = arn_of(options.function, aws.region, pool.arn)
+    calling = {trigger for arn in {outputs.get("FunctionArn", own), own} for trigger in pool.calling(arn)}
     if calling:
-        raise Refusal(f"{pool.id} calls the function ({', '.join(calling)}), so every sign-in would fail. First:\n"
-                      f"make detach USER_POOL_ID={pool.id} FUNCTION={options.function}")
+        raise Refusal(f"{pool.id} calls the function ({', '.join(sorted(calling))}), so every sign-in would fail. "
+                      f"First:\n{pool.command('detach', options.function)}")
+    with contextlib.suppress(Missing):
+        if other := calling_elsewhere(Function(aws, options.function, pool.arn), pool):
+            raise Refusal(f"{other} calls the function, so every sign-in there would fail. First:\n"
+                          f"make detach USER_POOL_ID={other} FUNCTION={options.function}")
     if stack.get("EnableTerminationProtection"):
         aws("cloudformation", "update-termination-protection", "--stack-name", options.function,
             "--no-enable-termination-protection")
+    pool.warn_of_owner()
     print(f"deleting    the stack {options.function} in {aws.region}, with its log", flush=True)
     aws("cloudformation", "delete-stack", "--stack-name", options.function)
     try:

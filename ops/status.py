@@ -5,6 +5,9 @@ from function import SETTINGS, Function, Missing, arn_of
 from logs import Reports
 from user_pool import TRIGGERS, UserPool
 
+# The template's alarms: what comes after the function's name.
+ALARMS = ["not-reported", "userhub-down", "errors", "throttles", "duration"]
+
 # From this share of reports in the last hour that failed on, something is wrong now.
 FAILED_SHARE = 0.1
 
@@ -39,14 +42,14 @@ def status(options):
         arn = pool.triggers.get(trigger)
         result.say("attached", f"{trigger}: {'another function, ' if arn and arn != own else ''}{arn or 'nothing'}")
     if not attached:
-        result.problems.append(f"{options.function} is not attached: make attach USER_POOL_ID={pool.id}")
+        result.problems.append(f"{options.function} is not attached: {pool.command('attach', options.function)}")
     try:
         function = Function(pool.aws, options.function, pool.arn)
         function_parts(result, pool, function, "every sign-in fails: " if attached else "")
     except Missing as missing:
         result.say("function", "missing", f"{'every sign-in fails: ' if attached else ''}{missing}")
         if attached:
-            result.problems.append(f"make detach USER_POOL_ID={pool.id} FUNCTION={options.function} lets everybody in")
+            result.problems.append(f"{pool.command('detach', options.function)} lets everybody in")
     for problem in result.problems:
         print(f"problem     {problem}")
     return 1 if result.problems else 0
@@ -62,10 +65,15 @@ def function_parts(result, pool, function, blocked):
         if function.cognito_may_invoke(pool.arn):
             result.say("permission", "Cognito may invoke it for this user pool")
         else:
-            result.say("permission", "missing", f"{blocked}Cognito may not invoke the function: make deploy, or\n"
+            result.say("permission", "missing", f"{blocked}Cognito may not invoke the function:\n"
                        f"{function.permission_command(pool.id, pool.arn)}")
 
+    def trial():
+        problem = function.check()
+        result.say("trial", problem or "it returned a token refresh byte for byte", problem and blocked + problem)
+
     result.part("permission", permission)
+    result.part("trial", trial)
     result.say("settings", ", ".join(f"{name} {'present' if name in function.variables else 'absent'}"
                                      for name in SETTINGS))
     if missing := function.missing_settings():
@@ -99,7 +107,8 @@ def reports(result, pool, function):
 
 
 def alarms(result, pool, function):
-    found = pool.aws("cloudwatch", "describe-alarms", "--alarm-name-prefix", f"{function.name.split(':')[0]}-")
+    names = [f"{function.name.split(':')[0]}-{name}" for name in ALARMS]
+    found = pool.aws("cloudwatch", "describe-alarms", "--alarm-names", *names)
     for alarm in found["MetricAlarms"]:
         name, state = alarm["AlarmName"], alarm["StateValue"]
         result.say("alarm", f"{name}: {state}",

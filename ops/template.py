@@ -24,7 +24,7 @@ class Parameter:
         """What is wrong with a value, or None."""
         if self.values and value not in self.values:
             return f"must be one of {', '.join(self.values)}"
-        if self.minimum and (not value.isdigit() or int(value) < int(self.minimum)):
+        if self.minimum and (not re.fullmatch("[0-9]+", value) or int(value) < int(self.minimum)):
             return f"must be a number of at least {self.minimum}"
         parts = value.split(",") if self.is_list else [value]
         if self.pattern and not all(re.search(self.pattern.replace("$", r"\Z"), part) for part in parts):

@@ -8,7 +8,7 @@ import json
 import re
 
 from aws_cli import Aws, NotFound, Refusal, region_of
-from function import Missing
+from function import Missing, base
 
 TRIGGERS = ["PostAuthentication", "PostConfirmation", "PreTokenGeneration"]  # the first one is the default
 
@@ -34,6 +34,24 @@ class UserPool:
         attached = self.description.get("LambdaConfig", {})
         self.triggers = {trigger: arn for trigger in TRIGGERS if (arn := trigger_arn(attached, trigger))}
         self.mfa = self.aws("cognito-idp", "get-user-pool-mfa-config", "--user-pool-id", pool_id)
+        self.region_option = f" REGION={region}" if region else ""
+
+    def command(self, target, function, more=""):
+        """A make command for this pool, to show to the user."""
+        name = "" if function == "userhub-signin" else f" FUNCTION={function}"
+        return f"make {target} USER_POOL_ID={self.id}{name}{self.region_option}{more}"
+
+    def calling(self, function_arn):
+        """All of the pool's triggers that call a function, or a version or alias of it."""
+        function = base(function_arn)
+        attached = {re.sub("Config$", "", field): value["LambdaArn"] if isinstance(value, dict) else value
+                    for field, value in self.description.get("LambdaConfig", {}).items()}
+        return sorted(trigger for trigger, arn in attached.items() if base(arn) == function)
+
+    def warn_of_owner(self):
+        if owner := self.owner():
+            print(f"note        {self.id} belongs to {owner}: change its trigger there, because a later deployment of "
+                  "that code reverts what is changed here (docs/infrastructure.md)")
 
     def owner(self):
         """What the pool's tags say of the code that owns it, or None. Terraform leaves no tag of its own."""

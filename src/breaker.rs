@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_spare_environment_waits_for_the_probes_of_others_once() {
-        assert_eq!(open().admit_at(after(5.4), 0.9), Some(TRY_LIMIT), "in use, so not spare");
+        assert_eq!(open().admit_at(after(5.5), 0.9), Some(TRY_LIMIT), "in use, so not spare");
         let mut spare = open();
         assert_eq!(spare.admit_at(after(60.0), 0.5), None);
         assert_eq!(spare.admit_at(after(60.4), 0.0), None, "half of the time at most");

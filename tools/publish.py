@@ -88,7 +88,7 @@ def main():
         parser.add_argument(f"--{option.replace('_', '-')}")
     given = parser.parse_args()
     if missing := [option.upper() for option in options if not getattr(given, option)]:
-        raise Refusal(f"{missing[0]} is missing: say for example make publish ZIP=userhub-signin-x86_64.zip "
+        raise Refusal(f"{', '.join(missing)} is missing: say for example make publish ZIP=userhub-signin-x86_64.zip "
                       "BUCKET=my-bucket REGION=us-east-1 SOURCE_URL=https://github.com/…/userhub-signin")
     template = application(Package(given.zip), given.source_url)
     with tempfile.TemporaryDirectory() as folder:

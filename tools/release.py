@@ -9,8 +9,9 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # What `make deploy ZIP=…` and the other commands of an operator need, and what explains them.
-ARCHIVED = ["CHANGELOG.md", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "Makefile", "README.md", "docs", "events",
-            "ops", "template.yaml", "tools/setup.txt"]
+ARCHIVED = ["CHANGELOG.md", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "Makefile", "README.md",
+            "SECURITY.md", "benches/results.md", "benches/results.svg", "docs", "events", "ops", "template.yaml",
+            "tools/setup.txt"]
 
 
 class Refusal(Exception):
@@ -27,10 +28,12 @@ def found(pattern, file):
 def checked_version(tag):
     """The version, which has to be the same wherever it is written."""
     version = found(r'^version = "(.+)"', "Cargo.toml")
-    for other, where in [(found(r"^    SemanticVersion: (.+)", "template.yaml"), "SemanticVersion in template.yaml"),
-                         ((tag or f"v{version}").removeprefix("v"), "the tag")]:
-        if other != version:
-            raise Refusal(f"{where} is {other}, and the version in Cargo.toml is {version}")
+    semantic = found(r"^    SemanticVersion: (.+)", "template.yaml")
+    if semantic != version:
+        raise Refusal(f"SemanticVersion in template.yaml is {semantic}, and Cargo.toml's version {version}")
+    if tag not in (None, "", f"v{version}"):
+        raise Refusal(f"the tag is {tag}, and the version in Cargo.toml is {version}: push the tag v{version}, or change "
+                      "the version in Cargo.toml and template.yaml")
     return version
 
 
@@ -50,26 +53,25 @@ def main():
     parser.add_argument("architectures", nargs="+")
     given = parser.parse_args()
     version = checked_version(given.tag)
+    zips = [f"userhub-signin-{architecture}.zip" for architecture in given.architectures]
+    made = {*zips, *(name.replace(".zip", ".cdx.json") for name in zips)}
+    present = {path.name for path in given.assets.glob("*")}
+    if missing := made - present:
+        raise Refusal(f"{given.assets} lacks {', '.join(sorted(missing))}: make assets makes those of one processor")
+    archive = f"userhub-signin-{version}.tar.gz"
+    if unknown := present - made - {"template.yaml", archive, "SHA256SUMS"}:
+        raise Refusal(f"{given.assets} holds {', '.join(sorted(unknown))}, which no release has: delete it")
     given.notes.write_text(notes(version), encoding="utf-8")
 
     # A template beside the zip, for those who deploy with SAM or nest it.
     template = (ROOT / "template.yaml").read_text(encoding="utf-8")
-    zips = [f"userhub-signin-{architecture}.zip" for architecture in given.architectures]
     (given.assets / "template.yaml").write_text(
         template.replace("\n      CodeUri: .\n", f"\n      CodeUri: {zips[0]}\n"), encoding="utf-8")
-    archive = f"userhub-signin-{version}.tar.gz"
     subprocess.run(["git", "archive", "--format=tar.gz", f"--prefix=userhub-signin-{version}/",
                     f"--output={given.assets / archive}", "HEAD", *ARCHIVED], cwd=ROOT, check=True)
 
-    components = [name.replace(".zip", ".cdx.json") for name in zips]
-    expected = {*zips, *components, "template.yaml", archive, "SHA256SUMS"}
-    present = {path.name for path in given.assets.iterdir()} | {"SHA256SUMS"}
-    if missing := expected - present:
-        raise Refusal(f"{given.assets} lacks {', '.join(sorted(missing))}: make assets makes those of one processor")
-    if unknown := present - expected:
-        raise Refusal(f"{given.assets} holds {', '.join(sorted(unknown))}, which no release has: delete it")
     sums = [f"{hashlib.sha256((given.assets / name).read_bytes()).hexdigest()}  {name}\n"
-            for name in sorted(expected - {"SHA256SUMS"})]
+            for name in sorted({*made, "template.yaml", archive})]
     (given.assets / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
     print("".join(sums), end="")
 

@@ -2,6 +2,7 @@
 function's binary; and `cargo lambda deploy`."""
 
 import io
+import json
 import os
 import pathlib
 import sys
@@ -87,6 +88,9 @@ class Deploy(unittest.TestCase):
         return self.function()["Environment"]["Variables"]
 
     def test_deploys_the_very_zip_and_checks_it(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.environment["TMPDIR"] = temporary.name
         before = set(ROOT.iterdir())
         printed = self.deploy("PARAMETERS=ConnectionId=conn_local", key=KEY)
         self.assertIn("returned a token refresh byte for byte", printed)
@@ -98,6 +102,7 @@ class Deploy(unittest.TestCase):
         self.assertIn(sha256, function["Description"])
         self.assertIn(sha256, printed)
         self.assertEqual(set(ROOT.iterdir()), before, "no file stays")
+        self.assertEqual(os.listdir(temporary.name), [], "no file stays")
 
         # What is not named keeps its value.
         self.deploy("PARAMETERS=Report=after-response")
@@ -105,6 +110,8 @@ class Deploy(unittest.TestCase):
         self.assertIn("nothing to change", self.deploy())
         self.deploy(key="userhub_admin_new")
         self.assertEqual(self.variables()["USERHUB_ADMIN_KEY"], "userhub_admin_new")
+        self.deploy("NEW_KEY=1", typed="userhub_admin_typed\n")
+        self.assertEqual(self.variables()["USERHUB_ADMIN_KEY"], "userhub_admin_typed")
 
     def test_asks_for_the_key_alone_and_does_not_show_it(self):
         command = ["make", "deploy", f"USER_POOL_ID={self.pool}", f"ZIP={BUILT}", f"PARAMETERS={LACKING}"]
@@ -113,7 +120,7 @@ class Deploy(unittest.TestCase):
         self.assertEqual(said.count("(not shown)"), 1, said)
         self.assertNotIn(KEY, said)
         self.assertEqual(self.variables(), {"USERHUB_ADMIN_KEY": KEY})
-        self.assertIn(f'make deploy USER_POOL_ID={self.pool} PARAMETERS="ConnectionId=conn_…"', said)
+        self.assertIn(f'make deploy USER_POOL_ID={self.pool} ZIP={BUILT} PARAMETERS="ConnectionId=conn_…"', said)
 
     def test_takes_the_key_from_standard_input_or_a_secret(self):
         self.deploy(typed=f"{KEY}\n")
@@ -147,13 +154,27 @@ class Deploy(unittest.TestCase):
         class Options:
             user_pool_id, function = "eu-west-1_AbCd12345", "userhub-signin"
 
-        for status, text in [("ROLLBACK_COMPLETE", "aws cloudformation delete-stack --region eu-west-1"),
-                             ("DELETE_FAILED", "delete it, then deploy again"),
+        values = {"UserPoolId": Options.user_pool_id, "FunctionName": Options.function, "AdminKey": "****"}
+        parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
+        found = {"StackName": "userhub-signin", "Parameters": parameters}
+        for status, text in [("ROLLBACK_COMPLETE", f"make remove USER_POOL_ID={Options.user_pool_id}"),
+                             ("DELETE_FAILED", "remove it, then deploy again"),
+                             ("UPDATE_ROLLBACK_FAILED", "aws cloudformation continue-update-rollback"),
                              ("UPDATE_IN_PROGRESS", "wait until that has ended")]:
             with self.assertRaisesRegex(Refusal, text):
-                stack.refuse_stack({"StackName": "userhub-signin", "StackStatus": status}, Options, "eu-west-1")
-        usable = {"StackName": "userhub-signin", "StackStatus": "UPDATE_ROLLBACK_COMPLETE"}
-        stack.refuse_stack(usable, Options, "eu-west-1")
+                stack.refuse_stack({**found, "StackStatus": status}, Options, "eu-west-1")
+        stack.refuse_stack({**found, "StackStatus": "UPDATE_ROLLBACK_COMPLETE"}, Options, "eu-west-1")
+
+    def test_leaves_another_stack_alone(self):
+        cloudformation = self.aws.client("cloudformation")
+        cloudformation.create_stack(StackName="accounts", EnableTerminationProtection=True, TemplateBody=json.dumps(
+            {"Resources": {"Queue": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "kept"}}}}))
+        for printed in [self.deploy("FUNCTION=accounts", key=KEY, code=1),
+                        self.make("remove", "FUNCTION=accounts", code=1)]:
+            self.assertIn("The stack accounts in eu-west-1 is not this function's", printed)
+        [found] = cloudformation.describe_stacks(StackName="accounts")["Stacks"]
+        self.assertTrue(found["EnableTerminationProtection"])
+        self.assertEqual(len(self.aws.client("sqs").list_queues()["QueueUrls"]), 1)
 
     def test_says_that_a_broken_binary_must_not_be_attached(self):
         broken = pathlib.Path(self.folder.name, "broken.zip")
@@ -170,12 +191,24 @@ class Deploy(unittest.TestCase):
         self.deploy(key=KEY)
         arn = self.function()["FunctionArn"]
         cognito = self.aws.client("cognito-idp")
-        for calling in [arn, f"{arn}:live"]:
-            cognito.update_user_pool(UserPoolId=self.pool, LambdaConfig={"PostConfirmation": calling})
+        for trigger_name, calling in [
+            ("PostConfirmation", arn), ("PostConfirmation", f"{arn}:live"), ("PreSignUp", arn)
+        ]:
+            cognito.update_user_pool(UserPoolId=self.pool, LambdaConfig={trigger_name: calling})
             printed = self.make("remove", code=1)
-            self.assertIn("calls the function (PostConfirmation)", printed)
-            self.assertIn(f"make detach USER_POOL_ID={self.pool} FUNCTION=userhub-signin", printed)
+            self.assertIn(f"calls the function ({trigger_name})", printed)
+            self.assertIn(f"make detach USER_POOL_ID={self.pool}\n", printed)
+        self.assertIn("as PreSignUp, where it reports nothing", self.make("detach", code=1))
         cognito.update_user_pool(UserPoolId=self.pool, LambdaConfig={})
+        # A second pool, as `make attach` advises.
+        other = self.new_pool()
+        other_arn = f"arn:aws:cognito-idp:{REGION}:123456789012:userpool/{other}"
+        self.aws.client("lambda").add_permission(
+            FunctionName="userhub-signin", StatementId="other", Action="lambda:InvokeFunction",
+            Principal="cognito-idp.amazonaws.com", SourceArn=other_arn, SourceAccount="123456789012")
+        cognito.update_user_pool(UserPoolId=other, LambdaConfig={"PostAuthentication": arn})
+        self.assertIn(f"{other} calls the function", self.make("remove", code=1))
+        cognito.update_user_pool(UserPoolId=other, LambdaConfig={})
         # As `make attach` leaves it.
         cloudformation = self.aws.client("cloudformation")
         pool_arn = f"arn:aws:cognito-idp:{REGION}:123456789012:userpool/{self.pool}"

@@ -59,6 +59,10 @@ class Deploying(unittest.TestCase):
                     self.assertRegex("\n".join(problems), r"^problem +reports could not be read.*$")
                 else:
                     self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                if step.startswith(("make attach", "make detach")) and "DRY_RUN" not in step:
+                    [stack] = client(self.aws.url, "cloudformation").describe_stacks(
+                        StackName="userhub-signin")["Stacks"]
+                    self.assertEqual(stack["EnableTerminationProtection"], step.startswith("make attach"))
         self.assertEqual(userhub.end(), ["sample"])
         self.assertEqual(client(self.aws.url, "lambda").list_functions()["Functions"], [])
 

@@ -48,7 +48,7 @@ class Release(unittest.TestCase):
         self.assertNotIn("\n## ", notes)
 
     def test_a_version_that_differs_and_a_file_that_is_missing_or_unknown_are_refused(self):
-        self.assertIn(f"the tag is 9.0.0, and the version in Cargo.toml is {VERSION}",
+        self.assertIn(f"the tag is v9.0.0, and the version in Cargo.toml is {VERSION}",
                       self.release("--tag", "v9.0.0", "x86_64", code=1))
         self.release("--tag", f"v{VERSION}", "x86_64")
         self.assertIn("lacks userhub-signin-arm64.cdx.json, userhub-signin-arm64.zip",

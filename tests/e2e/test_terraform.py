@@ -322,7 +322,7 @@ class Trigger(unittest.TestCase):
         ]:
             [triggers] = declared(code)["aws_cognito_user_pool.main"]["lambda_config"]
             self.assertEqual(triggers, {
-                "post_authentication": function, "post_confirmation": function,
+                "post_authentication": function, "post_confirmation": function, "pre_token_generation": function,
                 "pre_token_generation_config": [{"lambda_arn": function, "lambda_version": "V1_0"}]})
 
     def test_the_order_is_written_down(self):

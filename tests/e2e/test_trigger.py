@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import sys
 import tempfile
 import time
@@ -18,7 +19,8 @@ from werkzeug.wrappers import Response
 sys.path.insert(0, str(ROOT / "ops"))
 import user_pool  # noqa: E402
 
-CLI_2 = pathlib.Path("/usr/bin/aws")  # Debian's and Ubuntu's package awscli
+# The AWS CLI of this machine, if it has one: version 2.
+CLI_2 = shutil.which("aws", path="/usr/local/bin:/usr/bin")
 OTHER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:other"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sms"
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1f0e2d3c-4b5a-4697-8877-665544332211"
@@ -477,8 +479,42 @@ class AttachAndDetach(Case):
         self.aws.instead["Invoke"] = lambda body: Response(
             b"{}" if "UpdateUserPool" in self.aws.calls else body)
         printed = self.make("attach", code=1)
-        self.assertIn("Sign-ins may fail. This lets everybody in:\nmake detach "
-                      f"USER_POOL_ID={self.pool} FUNCTION=userhub-signin", printed)
+        self.assertIn(f"Sign-ins may fail. This lets everybody in:\nmake detach USER_POOL_ID={self.pool}\n", printed)
+        again = self.make("attach", code=1)
+        self.assertIn("Sign-ins may fail", again, "it is attached already, and still broken")
+
+    def test_says_how_to_detach_when_the_function_cannot_be_invoked_any_more(self):
+        self.aws.instead["Invoke"] = lambda body: Response(
+            b'{"message": "Rate Exceeded"}', 429, headers={"x-amzn-errortype": "TooManyRequestsException"}
+        ) if "UpdateUserPool" in self.aws.calls else Response(body)
+        printed = self.make("attach", code=1)
+        self.assertIn("Lambda refused to invoke it, as it would refuse Cognito: Rate Exceeded", printed)
+        self.assertIn(f"This lets everybody in:\nmake detach USER_POOL_ID={self.pool}\n", printed)
+
+    def test_an_update_whose_answer_is_an_error_is_looked_at(self):
+        def fail(body):
+            self.cognito_update(body)
+            return Response(json.dumps({"__type": "InternalErrorException", "message": "no"}), 500)
+
+        self.aws.instead["UpdateUserPool"] = fail
+        printed = self.make("attach", code=1)
+        self.assertIn("was changed all the same:\n  LambdaConfig.PostAuthentication: (default) ->", printed)
+        self.assertNotIn("Nothing was changed", printed)
+        self.assertIn("aws cognito-idp update-user-pool", printed)
+
+    def cognito_update(self, body):
+        """Lets the update through to the pool."""
+        instead = self.aws.instead.pop("UpdateUserPool")
+        self.cognito.update_user_pool(**json.loads(body))
+        self.aws.instead["UpdateUserPool"] = instead
+
+    def test_a_trigger_that_names_a_version_can_be_detached(self):
+        for version in ["7", "$LATEST"]:
+            self.set_trigger(f"{self.function}:{version}")
+            printed = self.make("detach", code=1)
+            self.assertIn(f"Say FUNCTION=userhub-signin:{version}", printed)
+            self.make("detach", f"FUNCTION=userhub-signin:{version}")
+            self.assertEqual(self.describe()["LambdaConfig"], EVERYTHING["LambdaConfig"])
 
     def test_waits_for_a_function_that_lambda_is_creating_and_wakes_one_that_sleeps(self):
         states = []
@@ -561,7 +597,7 @@ class AttachAndDetach(Case):
             self.assertIn("There is no function missing", self.make("attach", "FUNCTION=missing", code=1,
                                                                     environment=settings))
 
-    @unittest.skipUnless(os.environ.get("CI") or CLI_2.exists(), "no AWS CLI of the system")
+    @unittest.skipUnless(os.environ.get("CI") or CLI_2, "no AWS CLI of the system")
     def test_works_with_version_2_of_the_cli_as_well(self):
         self.take_a_plain_pool()
         self.assertRegex(run(CLI_2, "--version").stdout, r"^aws-cli/2\.")
@@ -604,7 +640,8 @@ class AttachAndDetach(Case):
         before = self.describe()
         printed = self.make("attach")
         self.assertNotIn("belongs to", printed)
-        command = next(line for line in printed.splitlines() if line.startswith("to undo")).split(None, 2)[2]
+        self.assertIn(f"to undo     make detach USER_POOL_ID={self.pool}\n", printed)
+        command = next(line for line in printed.splitlines() if line.startswith("to restore")).split(None, 2)[2]
         run(*shlex.split(command), environment={"AWS_ENDPOINT_URL": self.aws.url})
         self.assertEqual(self.describe(), before)
 
@@ -650,7 +687,7 @@ class AttachAndDetach(Case):
         for target in ["attach", "detach", "status", "smoke"]:
             for pool in ["", "nonsense", "eu-west-1", "eu-west-1_a b", "it's", "$(id)_x"]:
                 with self.subTest(target=target, pool=pool):
-                    printed = self.make(target, f"USER_POOL_ID={pool.replace('$', '$$')}", code=1)
+                    printed = self.make(target, f"USER_POOL_ID={pool}", code=1)
                     self.assertIn(f"make {target} USER_POOL_ID=eu-west-1_AbCd12345", printed)
         self.assertIn("FUNCTION=userhub-signin:live", self.make("attach", "FUNCTION=a:b:c", code=1))
         self.assertIn("is not a region", self.make("status", f"USER_POOL_ID={self.pool}", "REGION=europe", code=1))
