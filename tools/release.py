@@ -32,8 +32,8 @@ def checked_version(tag):
     if semantic != version:
         raise Refusal(f"SemanticVersion in template.yaml is {semantic}, and Cargo.toml's version {version}")
     if tag not in (None, "", f"v{version}"):
-        raise Refusal(f"the tag is {tag}, and the version in Cargo.toml is {version}: push the tag v{version}, or change "
-                      "the version in Cargo.toml and template.yaml")
+        raise Refusal(f"the tag is {tag}, and the version in Cargo.toml is {version}: push the tag v{version}, or "
+                      "change the version in Cargo.toml and template.yaml")
     return version
 
 
