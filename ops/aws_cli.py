@@ -52,7 +52,8 @@ class AwsError(Refusal):
 
     def __init__(self, region, command, stderr):
         self.code = self.message = None
-        found = re.search(r"An error occurred \((\w+)\) when calling the \w+ operation(?: \([^)]*\))?: ?(.*)", stderr, re.DOTALL)
+        found = re.search(r"An error occurred \((\w+)\) when calling the \w+ operation(?: \([^)]*\))?: ?(.*)",
+                          stderr, re.DOTALL)
         if found:
             self.code, self.message = found[1], found[2].strip()
             meaning = MEANINGS.get(self.code, "AWS refused.")
