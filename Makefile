@@ -157,7 +157,7 @@ assets: build sbom ## the zip and the list of its components under the names tha
 	@cp target/sbom-$(ARCH).json target/assets/userhub-signin-$(ARCH).cdx.json
 
 release: ## after `make assets` for each processor: all that a tag publishes, into target/assets, but for publishing it (TAG=v…, ARCHES="x86_64 arm64")
-	@python3 tools/release.py --tag "$$TAG" $$ARCHES
+	@PYTHONDONTWRITEBYTECODE=1 python3 tools/release.py --tag "$$TAG" $$ARCHES
 
 # Not in CI by themselves: a test of `make e2e` runs `make watch` and `make invoke`.
 watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this shell's USERHUB_… variables, until Ctrl-C (PORT=9000)

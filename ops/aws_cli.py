@@ -74,13 +74,12 @@ class Aws:
     def __init__(self, region):
         self.region = region
 
-    def __call__(self, *arguments, **options):
-        return self.with_log(*arguments, **options)[0]
+    def __call__(self, *arguments):
+        return self.with_log(*arguments)[0]
 
-    def with_log(self, *arguments, region=None):
+    def with_log(self, *arguments):
         """The answer, and what the CLI logged."""
-        region = region or self.region
-        command = ["aws", "--region", region, "--output", "json", *arguments]
+        command = ["aws", "--region", self.region, "--output", "json", *arguments]
         try:
             # The CLI's history, if it is switched on, keeps whole answers, so it has to go as well.
             with tempfile.TemporaryDirectory() as folder:
@@ -91,9 +90,9 @@ class Aws:
             raise Refusal("The AWS CLI is missing: see https://docs.aws.amazon.com/cli/latest/userguide/"
                           "getting-started-install.html") from None
         if done.returncode != 0:
-            error = AwsError(region, " ".join(arguments[:2]), done.stderr)
+            error = AwsError(self.region, " ".join(arguments[:2]), done.stderr)
             if error.code in ("ResourceNotFoundException", "NoSuchEntity"):
-                error = NotFound(region, " ".join(arguments[:2]), done.stderr)
+                error = NotFound(self.region, " ".join(arguments[:2]), done.stderr)
             raise error
         return json.loads(done.stdout or "{}"), done.stderr
 

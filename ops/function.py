@@ -113,19 +113,18 @@ class Function:
 
     def cognito_may_invoke(self, pool_arn):
         """Whether the function's policy lets Cognito call it for this pool. An alias has a policy of its own."""
-        try:
-            policy = json.loads(self.aws("lambda", "get-policy", *self.names)["Policy"])
-        except NotFound:  # of a policy; that there is a function is known
-            return False
-        return any(allows(statement, pool_arn) for statement in policy["Statement"])
+        return any(allows(statement, pool_arn) for statement in json.loads(self.policy())["Statement"])
 
     def permitted_pools(self):
         """The ids of the user pools that the function's policy names."""
+        return set(re.findall(r":userpool/([a-z0-9-]+_[0-9A-Za-z]+)", self.policy()))
+
+    def policy(self):
+        """The text of the function's policy."""
         try:
-            policy = self.aws("lambda", "get-policy", *self.names)["Policy"]
-        except NotFound:
-            return set()
-        return set(re.findall(r":userpool/([a-z0-9-]+_[0-9A-Za-z]+)", policy))
+            return self.aws("lambda", "get-policy", *self.names)["Policy"]
+        except NotFound:  # of a policy; that there is a function is known
+            return '{"Statement": []}'
 
     def permission_command(self, pool_id, pool_arn):
         """The command that lets Cognito invoke the function for a pool."""

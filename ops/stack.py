@@ -39,7 +39,7 @@ def is_ours(stack):
 
 
 def refuse_another(stack, region):
-    if not is_ours(stack):
+    if stack["StackStatus"] != "REVIEW_IN_PROGRESS" and not is_ours(stack):  # which has no parameters yet
         raise Refusal(f"The stack {stack['StackName']} in {region} is not this function's, and is left alone: say "
                       "FUNCTION= for another name.")
 
@@ -99,9 +99,8 @@ def refuse_stack(stack, options, region):
     """Refuses what would break a stack that exists, or that CloudFormation would refuse later and less clearly."""
     if stack is None:
         return
+    refuse_another(stack, region)
     status, name = stack["StackStatus"], stack["StackName"]
-    if status != "REVIEW_IN_PROGRESS":  # which has no parameters yet
-        refuse_another(stack, region)
     if status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS"):
         raise Refusal(f"The stack {name} is {status}, and cannot be updated: remove it, then deploy again.\n"
                       f"make remove USER_POOL_ID={options.user_pool_id} FUNCTION={name}")
@@ -196,8 +195,7 @@ def sam_deploy(name, region, text, package, given):
         raise Refusal("SAM is missing: make setup installs it into .tools, and AWS CloudShell has it.")
     with tempfile.TemporaryDirectory() as folder:  # only for this user
         source, values = pathlib.Path(folder, "template.yaml"), pathlib.Path(folder, "parameters.yaml")
-        code = json.dumps(str(package.path.resolve()))  # a JSON string is YAML
-        source.write_text(text.replace("\n      CodeUri: .\n", f"\n      CodeUri: {code}\n"), encoding="utf-8")
+        source.write_text(template.with_code(text, package.path.resolve()), encoding="utf-8")
         # In a file, because arguments are in the process list.
         values.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in given.items()), encoding="utf-8")
         bucket = os.environ.get("BUCKET")
@@ -252,8 +250,7 @@ def remove(options):
     if stack is None:
         raise Refusal(f"There is no stack {options.function} in {aws.region}: say FUNCTION= for another name.")
     values = values_of(stack)
-    if stack["StackStatus"] != "REVIEW_IN_PROGRESS":
-        refuse_another(stack, aws.region)
+    refuse_another(stack, aws.region)
     if values.get("UserPoolId") not in (None, pool.id, "*"):
         raise Refusal(f"The stack {options.function} is for the user pool {values['UserPoolId']}: say USER_POOL_ID="
                       f"{values['UserPoolId']}.")

@@ -1,5 +1,6 @@
 """The parameters of template.yaml. Python's standard library has no YAML, and needs none for this part of this file."""
 
+import json
 import re
 
 from aws_cli import Refusal
@@ -30,6 +31,11 @@ class Parameter:
         if self.pattern and not all(re.search(self.pattern.replace("$", r"\Z"), part) for part in parts):
             return self.constraint
         return None
+
+
+def with_code(template, path):
+    """The template for the zip at that path."""
+    return template.replace("\n      CodeUri: .\n", f"\n      CodeUri: {json.dumps(str(path))}\n")  # JSON is YAML
 
 
 def unquote(text):

@@ -8,14 +8,14 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "ops"))
+from aws_cli import Refusal  # noqa: E402
+from template import with_code  # noqa: E402
+
 # What `make deploy ZIP=…` and the other commands of an operator need, and what explains them.
 ARCHIVED = ["CHANGELOG.md", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "Makefile", "README.md",
             "SECURITY.md", "benches/results.md", "benches/results.svg", "docs", "events", "ops", "template.yaml",
             "tools/setup.txt"]
-
-
-class Refusal(Exception):
-    """Ends the program with one message for its user."""
 
 
 def found(pattern, file):
@@ -65,8 +65,7 @@ def main():
 
     # A template beside the zip, for those who deploy with SAM or nest it.
     template = (ROOT / "template.yaml").read_text(encoding="utf-8")
-    (given.assets / "template.yaml").write_text(
-        template.replace("\n      CodeUri: .\n", f"\n      CodeUri: {zips[0]}\n"), encoding="utf-8")
+    (given.assets / "template.yaml").write_text(with_code(template, zips[0]), encoding="utf-8")
     subprocess.run(["git", "archive", "--format=tar.gz", f"--prefix=userhub-signin-{version}/",
                     f"--output={given.assets / archive}", "HEAD", *ARCHIVED], cwd=ROOT, check=True)
 

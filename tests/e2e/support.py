@@ -310,6 +310,16 @@ def translated(template, parameters):
         return transform(copy.deepcopy(template), dict(parameters), NoManagedPolicies())
 
 
+def security_scan(source, suffix, framework):
+    """What checkov finds in a source."""
+    with tempfile.NamedTemporaryFile("w", suffix=suffix) as file:
+        file.write(source)
+        file.flush()
+        return json.loads(run(
+            ROOT / ".tools/checkov/bin/checkov", "--file", file.name, "--framework", framework, "--skip-download",
+            "--output", "json", check=False).stdout)["results"]
+
+
 def temporary_zip():
     """The bytes of a zip that moto takes for a function's code."""
     file = io.BytesIO()

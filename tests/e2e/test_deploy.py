@@ -227,9 +227,9 @@ class AwsOf(AwsCli):
         super().__init__(REGION)
         self.url = url
 
-    def with_log(self, *arguments, **options):
+    def with_log(self, *arguments):
         with unittest.mock.patch.dict(os.environ, {**ENVIRONMENT, "AWS_ENDPOINT_URL": self.url}):
-            return super().with_log(*arguments, **options)
+            return super().with_log(*arguments)
 
 
 class Input(unittest.TestCase):

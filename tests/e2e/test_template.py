@@ -28,6 +28,7 @@ from support import (
     aws,
     client,
     run,
+    security_scan,
     talk,
     translated,
 )
@@ -158,12 +159,7 @@ class Source(unittest.TestCase):
         skipped = {}
         # checkov looks at what the defaults create, so it looks once more with everything in the defaults.
         for template in [source, with_defaults(source, EVERYTHING)]:
-            with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-                file.write(template)
-                file.flush()
-                scan = json.loads(run(
-                    ROOT / ".tools/checkov/bin/checkov", "--file", file.name, "--framework", "cloudformation",
-                    "--skip-download", "--output", "json", check=False).stdout)["results"]
+            scan = security_scan(template, ".yaml", "cloudformation")
             self.assertEqual([(found["check_id"], found["resource"]) for found in scan["failed_checks"]], [])
             self.assertGreater(len(scan["passed_checks"]), 10)
             skipped |= {skip["check_id"]: skip["check_result"]["suppress_comment"] for skip in scan["skipped_checks"]}

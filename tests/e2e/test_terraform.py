@@ -15,7 +15,7 @@ import tempfile
 import unittest
 
 from moto.cloudformation.parsing import clean_json
-from support import ACCOUNT, REGION, ROOT, run
+from support import ACCOUNT, REGION, ROOT, run, security_scan
 from test_template import ALARMS, METRICS, POOL_ARN, SECRET, TEMPLATE, TOPIC, planned
 
 sys.path.insert(0, str(ROOT / "ops"))
@@ -177,12 +177,7 @@ class Code(unittest.TestCase):
             "CKV_AWS_272": "A release's zip has a signed statement of its origin.",
             "CKV_AWS_338": "Log lines are kept as long as in template.yaml.",
         }
-        with tempfile.NamedTemporaryFile("w", suffix=".tf") as file:
-            file.write(EVERYTHING)
-            file.flush()
-            scan = json.loads(run(
-                ROOT / ".tools/checkov/bin/checkov", "--file", file.name, "--framework", "terraform",
-                "--skip-download", "--output", "json", check=False).stdout)["results"]
+        scan = security_scan(EVERYTHING, ".tf", "terraform")
         self.assertEqual({found["check_id"] for found in scan["failed_checks"]}, set(accepted))
         self.assertGreater(len(scan["passed_checks"]), 10)
 
