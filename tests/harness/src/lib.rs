@@ -12,6 +12,7 @@ pub mod http;
 mod limit;
 pub mod namespace;
 mod runtime_api;
+mod server;
 #[cfg(feature = "tls")]
 mod tls;
 mod userhub;
@@ -24,9 +25,10 @@ pub use function::{Function, Settings, SignIn, binary};
 #[cfg(target_os = "linux")]
 pub use limit::Limit;
 pub use runtime_api::{Behaviour, Response};
+pub use server::{Reply, Server, Step, answer, reserve, send};
 #[cfg(feature = "tls")]
 pub use tls::{Authority, Tls, certificate_for, server};
-pub use userhub::{ReceivedReport, Reply, Step, UserHub, answer, reserve, send};
+pub use userhub::{ReceivedReport, UserHub};
 
 /// A key that is easy to find wherever it must not be.
 pub const ADMIN_KEY: &str = "userhub_admin_local";

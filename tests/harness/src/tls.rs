@@ -11,7 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use tempfile::TempPath;
 
-use crate::userhub::{Reply, UserHub, answer};
+use crate::server::{Connect, Reply, Step};
+use crate::userhub::UserHub;
 
 /// A certificate authority, and a file with its certificate for the function to trust.
 pub struct Authority {
@@ -78,6 +79,10 @@ impl Tls {
         std::mem::take(&mut self.handshakes.lock().unwrap())
     }
 
+    fn connect(self) -> Connect {
+        Box::new(move |tcp| Ok(Box::new(self.accept(tcp)?)))
+    }
+
     fn accept(&self, mut tcp: TcpStream) -> io::Result<TlsStream> {
         let mut connection = ServerConnection::new(Arc::clone(&self.config)).map_err(aborted)?;
         self.answer_client_hello(&mut connection, &mut tcp)?;
@@ -111,13 +116,13 @@ impl UserHub {
     /// Accepts every report, over TLS, at `localhost`.
     pub fn start_tls(config: ServerConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        Self::listen_tls(listener, [answer(200, "{}")], Tls::new(config))
+        Self::listen_tls(listener, [vec![Step::Accept]], Tls::new(config))
     }
 
     pub fn listen_tls(listener: TcpListener, replies: impl Into<Vec<Reply>>, tls: Tls) -> Self {
         let port = listener.local_addr().expect("an address").port();
         let base_url = format!("https://localhost:{port}"); // a name, for the certificate
-        Self::listen_with(listener, base_url, replies.into(), move |tcp| Ok(Box::new(tls.accept(tcp)?)))
+        Self::listen_with(listener, base_url, replies.into(), tls.connect())
     }
 }
 

@@ -77,6 +77,7 @@ fn run(path: &str, event: &[u8], fault: &str, reply: &Reply, report: &str) {
 
 fn described(step: &Step) -> String {
     match step {
+        Step::Accept => "(accepts it)".to_owned(),
         Step::Send(bytes) => String::from_utf8_lossy(bytes).replace("\r\n", "\n"),
         Step::Wait(time) => format!("(nothing for {} s)", time.as_secs()),
         Step::Hang => "(nothing)".to_owned(),
