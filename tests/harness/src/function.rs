@@ -14,10 +14,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value};
 
 use crate::runtime_api::{Behaviour, FUNCTION_TIMEOUT, Response, RuntimeApi};
-use crate::{ADMIN_KEY, CONNECTION_ID, EVENT, UserHub};
+use crate::{ACCESS_KEY_ID, ADMIN_KEY, CONNECTION_ID, EVENT, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, Sqs, UserHub};
 
 /// The promise: the event comes back within 2 s. The rest is slack for a busy machine, well below Cognito's 5 s.
 const ANSWER_LIMIT: Duration = Duration::from_millis(2800);
+
+/// The time limit of the queue's function in the template.
+const QUEUE_FUNCTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a function is started.
 #[must_use]
@@ -57,9 +60,26 @@ impl Settings {
             .set("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
             .set("AWS_LAMBDA_LOG_FORMAT", "JSON")
+            .set("AWS_REGION", REGION)
+            .set("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
+            .set("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
+            .set("AWS_SESSION_TOKEN", SESSION_TOKEN)
             .set("USERHUB_ADMIN_KEY", ADMIN_KEY)
             .set("AMAZON_COGNITO_CONNECTION_ID", CONNECTION_ID)
             .set("USERHUB_BASE_URL", base_url)
+    }
+
+    /// What UserHub does not take goes into the queue.
+    pub fn queue(self, sqs: &Sqs) -> Self {
+        self.set("USERHUB_QUEUE_URL", &sqs.queue_url())
+    }
+
+    /// Everything goes through the queue, and the function cannot ask UserHub itself.
+    pub fn via_queue(self, sqs: &Sqs) -> Self {
+        self.queue(sqs)
+            .set("USERHUB_REPORT_VIA", "queue")
+            .unset("USERHUB_ADMIN_KEY")
+            .unset("AMAZON_COGNITO_CONNECTION_ID")
     }
 
     pub fn set(mut self, variable: &str, value: &str) -> Self {
@@ -111,7 +131,7 @@ impl Settings {
 }
 
 /// A running function. When it is dropped, the log must contain one line for each sign-in that the test looked at, and
-/// neither the key nor a user name.
+/// neither a secret nor a user name.
 pub struct Function {
     process: Child,
     started_at: Instant,
@@ -133,6 +153,14 @@ pub struct SignIn {
     pub returned_at: Instant,
     /// The log line about this sign-in.
     pub line: String,
+}
+
+/// What the queue's function made of a batch.
+pub struct Batch {
+    /// The ids of the messages that stay in the queue.
+    pub failed: Vec<String>,
+    /// From the moment when the event was handed over.
+    pub elapsed: Duration,
 }
 
 impl Function {
@@ -227,8 +255,21 @@ impl Function {
     #[track_caller]
     pub fn invoke(&self, deadline: SystemTime, event: &[u8]) -> Response {
         let request_id = format!("00000000-0000-4000-8000-{:012}", self.invocations.fetch_add(1, Ordering::Relaxed));
-        self.user_names.lock().unwrap().insert(user_name(event));
+        self.user_names.lock().unwrap().extend(user_names(event));
         self.runtime_api.invoke(&request_id, event, deadline)
+    }
+
+    /// Sends an event with messages through the queue's function, and checks that its response has the published form
+    /// (<https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>).
+    #[track_caller]
+    pub fn report_batch(&self, event: &[u8]) -> Batch {
+        let response = self.invoke(SystemTime::now() + QUEUE_FUNCTION_TIMEOUT, event);
+        let body = String::from_utf8_lossy(&response.body);
+        assert_eq!(response.verdict, "response", "the whole batch stays in the queue: {body}");
+        let failed = failed_messages(&body).unwrap_or_else(|| panic!("Lambda cannot read this answer: {body}"));
+        let event = String::from_utf8_lossy(event);
+        assert!(failed.iter().all(|id| event.contains(id)), "no message of this batch: {body}");
+        Batch { failed, elapsed: response.elapsed }
     }
 
     /// Waits for a printed line that contains `text`, and returns the first one.
@@ -344,7 +385,9 @@ impl Drop for Function {
             assert_eq!(lines.len(), 1, "one line for each sign-in: {lines:#?}");
         }
         for line in &*log {
-            assert!(!line.contains(ADMIN_KEY), "the key is in {line}");
+            for secret in [ADMIN_KEY, SECRET_ACCESS_KEY, SESSION_TOKEN] {
+                assert!(!line.contains(secret), "a secret is in {line}");
+            }
             let line = line.replace("TokenGeneration_ClientCredentials", ""); // its user name is "ClientCredentials"
             for user_name in self.user_names.lock().unwrap().iter().filter(|name| name.len() > 3) {
                 assert!(!line.contains(user_name), "the user name is in {line}");
@@ -383,7 +426,24 @@ impl SignIn {
         assert_eq!(fields["error_kind"], error_kind, "{}", self.line);
         assert_eq!(fields.get("status"), status.map(Value::from).as_ref(), "{}", self.line);
         assert_eq!(fields["level"], "ERROR", "{}", self.line);
-        let error = fields["error"].as_str().expect("the error's text").to_owned();
+        self.error_text()
+    }
+
+    /// The report waits in the queue, because UserHub did not take it, or because it was not asked. Returns the text of the
+    /// error, which is empty if UserHub was not asked.
+    #[track_caller]
+    pub fn assert_queued(&self, error_kind: Option<&str>) -> String {
+        let fields = self.fields();
+        assert_eq!(fields["outcome"], "queued", "{}", self.line);
+        assert_eq!(fields.get("error_kind"), error_kind.map(Value::from).as_ref(), "{}", self.line);
+        assert_eq!(fields["level"], "INFO", "{}", self.line);
+        assert_eq!(fields.contains_key("error"), error_kind.is_some(), "{}", self.line);
+        if error_kind.is_some() { self.error_text() } else { String::new() }
+    }
+
+    #[track_caller]
+    fn error_text(&self) -> String {
+        let error = self.fields()["error"].as_str().expect("the error's text").to_owned();
         assert!(error.len() < 600 && !error.contains("/users/"), "{}", self.line);
         error
     }
@@ -430,8 +490,18 @@ fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
-/// The event's user name, empty if it has none.
-fn user_name(event: &[u8]) -> String {
+/// The ids in an answer of the form `{"batchItemFailures":[{"itemIdentifier":"<id>"}]}`.
+fn failed_messages(answer: &str) -> Option<Vec<String>> {
+    let answer: Map<String, Value> = serde_json::from_str(answer).ok()?;
+    let failures = answer.get("batchItemFailures").filter(|_| answer.len() == 1)?.as_array()?;
+    failures.iter().map(|failure| Some(failure.get("itemIdentifier")?.as_str()?.to_owned())).collect()
+}
+
+/// The user names in an event of Cognito, or in the messages of one of SQS.
+fn user_names(event: &[u8]) -> Vec<String> {
     let event: Value = serde_json::from_slice(event).unwrap_or_default();
-    event.get("userName").and_then(Value::as_str).unwrap_or_default().to_owned()
+    let bodies = event["Records"].as_array().into_iter().flatten().filter_map(|record| record["body"].as_str());
+    let messages = bodies.map(|body| serde_json::from_str(body).unwrap_or_default());
+    let names = messages.chain([event.clone()]).map(|it: Value| it["userName"].as_str().map(ToOwned::to_owned));
+    names.flatten().collect()
 }

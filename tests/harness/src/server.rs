@@ -35,13 +35,13 @@ pub type Reply = Vec<Step>;
 
 /// A complete answer with a JSON body.
 pub fn answer(status: u16, body: &str) -> Reply {
-    vec![send(json(status, body))]
+    vec![send(respond(status, "application/json", body))]
 }
 
-pub(crate) fn json(status: u16, body: &str) -> String {
+pub(crate) fn respond(status: u16, content_type: &str, body: &str) -> String {
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Other");
     let length = body.len();
-    format!("HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+    format!("HTTP/1.1 {status} {reason}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
 /// Bytes as they are: a complete answer or a part of one.
@@ -234,7 +234,7 @@ impl<T: Clone> Shared<T> {
                 if let Step::Accept = step {
                     let answer = match &meaning {
                         Ok(meaning) => (self.protocol.accept)(meaning),
-                        Err(_) => json(400, "{}"),
+                        Err(_) => respond(400, "application/json", "{}"),
                     };
                     send(answer).perform(&mut stream, tcp)
                 } else {

@@ -1,4 +1,4 @@
-//! UserHub over TLS, with certificates made on the spot, good and bad.
+//! UserHub and SQS over TLS, with certificates made on the spot, good and bad.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,6 +12,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersi
 use tempfile::TempPath;
 
 use crate::server::{Connect, Reply, Step};
+use crate::sqs::Sqs;
 use crate::userhub::UserHub;
 
 /// A certificate authority, and a file with its certificate for the function to trust.
@@ -62,7 +63,7 @@ pub fn certificate_for(host: &str) -> CertificateParams {
     CertificateParams::new([host.to_owned()]).unwrap()
 }
 
-/// How UserHub accepts connections over TLS.
+/// How a stand-in accepts connections over TLS.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
@@ -74,7 +75,7 @@ impl Tls {
         Self { config: Arc::new(config), handshakes: Arc::default() }
     }
 
-    /// How long UserHub's part of each handshake took since the last call.
+    /// How long the stand-in's part of each handshake took since the last call.
     pub fn handshakes(&self) -> Vec<Duration> {
         std::mem::take(&mut self.handshakes.lock().unwrap())
     }
@@ -112,6 +113,20 @@ impl Tls {
     }
 }
 
+impl Sqs {
+    /// Accepts every message, over TLS, at `localhost`.
+    pub fn start_tls(config: ServerConfig) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let base_url = at_localhost(&listener);
+        Self::listen_with(listener, &base_url, vec![vec![Step::Accept]], Tls::new(config).connect())
+    }
+}
+
+/// A name rather than a number, for the certificate.
+fn at_localhost(listener: &TcpListener) -> String {
+    format!("https://localhost:{}", listener.local_addr().expect("an address").port())
+}
+
 impl UserHub {
     /// Accepts every report, over TLS, at `localhost`.
     pub fn start_tls(config: ServerConfig) -> Self {
@@ -120,8 +135,7 @@ impl UserHub {
     }
 
     pub fn listen_tls(listener: TcpListener, replies: impl Into<Vec<Reply>>, tls: Tls) -> Self {
-        let port = listener.local_addr().expect("an address").port();
-        let base_url = format!("https://localhost:{port}"); // a name, for the certificate
+        let base_url = at_localhost(&listener);
         Self::listen_with(listener, base_url, replies.into(), tls.connect())
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use percent_encoding::percent_decode_str;
 
 use crate::http::Request;
-use crate::server::{Connect, Connection, Protocol, Reply, Server, Step, json, plain};
+use crate::server::{Connect, Connection, Protocol, Reply, Server, Step, plain, respond};
 use crate::{ADMIN_KEY, CONNECTION_ID};
 
 /// One request from the function.
@@ -66,7 +66,7 @@ impl UserHub {
             }),
             accept: Box::new(move |report: &ReceivedReport| {
                 accepts.lock().unwrap().entry(report.user_name.clone()).or_default().push(Instant::now());
-                json(200, "{}")
+                respond(200, "application/json", "{}")
             }),
         };
         Self { server: Server::start(listener, replies, protocol), base_url, allows_other_clients, accepted }
