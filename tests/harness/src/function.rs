@@ -13,6 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value};
 
+#[cfg(target_os = "linux")]
+use crate::limit;
 use crate::runtime_api::{Behaviour, FUNCTION_TIMEOUT, Response, RuntimeApi};
 use crate::{ACCESS_KEY_ID, ADMIN_KEY, CONNECTION_ID, EVENT, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, Sqs, UserHub};
 
@@ -37,8 +39,8 @@ pub struct Settings {
 #[derive(Clone)]
 enum Launch {
     Direct,
-    /// For measurements: a shell moves itself into the control group, waits for a word, and becomes the function. So
-    /// neither creating the process nor the move counts.
+    /// For measurements: a shell is moved into the control group, waits for a word, and becomes the function. So neither
+    /// creating the process nor the move counts.
     Prepared(Option<PathBuf>),
 }
 
@@ -171,10 +173,8 @@ impl Function {
     fn start(settings: Settings) -> Self {
         let runtime_api = RuntimeApi::start(settings.runtime_api);
         let mut words = settings.command;
-        if let Launch::Prepared(group) = &settings.launch {
-            let script = r#"test -z "$0" || echo $$ >"$0"; read -r _; exec "$@""#;
-            let procs = group.as_ref().map(|group| group.join("cgroup.procs")).unwrap_or_default();
-            words.splice(..0, ["sh".into(), "-c".into(), script.into(), procs.into_os_string()]);
+        if let Launch::Prepared(_) = &settings.launch {
+            words.splice(..0, ["sh", "-c", r#"read -r _; exec "$0" "$@""#].map(Into::into));
         }
         let mut command = Command::new(&words[0]);
         command
@@ -190,7 +190,11 @@ impl Function {
         }
         let mut started_at = Instant::now();
         let mut process = command.spawn().expect("the program starts");
-        if let Launch::Prepared(_) = settings.launch {
+        if let Launch::Prepared(group) = &settings.launch {
+            #[cfg(target_os = "linux")]
+            if let Some(group) = group {
+                limit::enter(group, process.id());
+            }
             thread::sleep(PREPARATION);
         }
         #[cfg(target_os = "linux")]
@@ -299,12 +303,6 @@ impl Function {
     /// Sends an ordinary event with more header lines, and does not wait for the response.
     pub fn send_with_headers(&self, headers: &str) {
         self.runtime_api.send("with-headers", EVENT, SystemTime::now() + FUNCTION_TIMEOUT, headers);
-    }
-
-    /// Waits until the extension has finished, so that Lambda could freeze the function. Returns when that was.
-    #[track_caller]
-    pub fn wait_until_idle(&self) -> Instant {
-        wait_for(|| self.runtime_api.idle_since()).expect("the extension asks for the next invocation")
     }
 
     /// Changes how the Runtime API behaves, from its next reply on.
@@ -460,7 +458,7 @@ pub fn binary() -> PathBuf {
 
 /// Processor time of a process's threads, as the kernel counts it, in nanoseconds.
 #[cfg(target_os = "linux")]
-fn cpu_time(process: u32) -> Duration {
+pub(crate) fn cpu_time(process: u32) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("a running process");
     let nanoseconds = threads.filter_map(|thread| {
         let statistics = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;

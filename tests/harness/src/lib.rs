@@ -21,6 +21,8 @@ mod tls;
 mod userhub;
 
 use std::collections::BTreeMap;
+use std::env;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
@@ -69,4 +71,12 @@ pub fn read_event(path: &Path) -> Vec<u8> {
 pub fn unused_base_url() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     format!("http://{}", listener.local_addr().expect("an address"))
+}
+
+/// Says that a test is skipped because this system cannot run it. In CI it panics instead.
+#[track_caller]
+pub(crate) fn skip(what: &str, why: &str) {
+    // Not eprintln, which the test runner hides.
+    io::stderr().write_all(format!("SKIPPED {what}: {why}\n").as_bytes()).expect("standard error");
+    assert!(env::var_os("CI").is_none(), "in CI nothing is skipped");
 }

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::faults::faults;
-use harness::{Function, Reply, Settings, UserHub, answer, reserve};
+use harness::{Function, Reply, UserHub, answer, reserve};
 
 /// How many processes run at the same time: with a healthy UserHub, with one that fails.
 const HEALTHY_PROCESSES: usize = 16;
@@ -18,9 +18,6 @@ const FAULTY_PROCESSES: usize = 48;
 
 /// A sign-in with a faulty UserHub takes half a second, so there are fewer of them by this factor.
 const HEALTHY_FOR_EACH_FAULTY: usize = 40;
-
-/// The program waits for each report after the response, so there are fewer of them by this factor.
-const HEALTHY_FOR_EACH_LATE: usize = 10;
 
 /// Sign-ins after which memory must have stopped growing, and the slack from then on.
 const SETTLED: usize = 1000;
@@ -32,26 +29,17 @@ fn main() {
     assert!(sign_ins >= enough, "at least {enough} sign-ins are needed: more than {SETTLED} for each process");
 
     let start = Instant::now();
-    let memory = healthy(0, sign_ins, "before-response");
+    let memory = healthy(0, sign_ins);
     println!(
         "one process: {sign_ins} sign-ins, each answered byte for byte and reported once; {memory}; {:.0} s",
         start.elapsed().as_secs_f64()
     );
 
     let start = Instant::now();
-    at_once(HEALTHY_PROCESSES, |process| drop(healthy(process, sign_ins / HEALTHY_PROCESSES, "before-response")));
+    at_once(HEALTHY_PROCESSES, |process| drop(healthy(process, sign_ins / HEALTHY_PROCESSES)));
     println!(
         "{HEALTHY_PROCESSES} processes at once: {} sign-ins, each answered byte for byte and reported once; {:.0} s",
         sign_ins / HEALTHY_PROCESSES * HEALTHY_PROCESSES,
-        start.elapsed().as_secs_f64()
-    );
-
-    let start = Instant::now();
-    let late = sign_ins / HEALTHY_FOR_EACH_LATE;
-    let memory = healthy(0, late, "after-response");
-    println!(
-        "one process that reports after the response: {late} sign-ins, each answered byte for byte and reported once, \
-         during its own invocation; {memory}; {:.0} s",
         start.elapsed().as_secs_f64()
     );
 
@@ -91,17 +79,14 @@ fn event(process: usize, sign_in: usize) -> (String, Vec<u8>) {
 }
 
 /// Returns what the process used after [`SETTLED`] sign-ins, and at the end.
-fn healthy(process: usize, sign_ins: usize, report: &str) -> String {
+fn healthy(process: usize, sign_ins: usize) -> String {
     let userhub = UserHub::start();
-    let function = Settings::for_base_url(&userhub.base_url()).set("USERHUB_REPORT", report).start();
+    let function = Function::reporting_to(&userhub);
     let mut settled = (0, 0);
     let mut ids = Vec::new();
     for sign_in in 0..sign_ins {
         let (name, event) = event(process, sign_in);
         ids.push(function.return_event(&event).request_id);
-        if report == "after-response" {
-            function.wait_until_idle();
-        }
         let report = userhub.only_report();
         assert_eq!((report.user_name, report.connection), (name, 0));
         if sign_in == SETTLED {
