@@ -20,6 +20,8 @@ use crate::http::{Request, invalid};
 pub enum Step {
     /// Takes what was sent, and says so. UserHub then knows of the event, and SQS has the message.
     Accept,
+    /// As [`Self::Accept`], but the answer is lost.
+    AcceptSilently,
     Send(Vec<u8>),
     Wait(Duration),
     /// The bytes again and again, with this pause in between, until the function closes the connection.
@@ -104,6 +106,7 @@ struct Replies {
 struct Seen<T> {
     connections: usize,
     last_reply_ended_at: Option<Instant>,
+    lost_answers: usize,
     requests: Vec<T>,
     violations: Vec<String>,
 }
@@ -118,6 +121,7 @@ impl<T: Clone + Debug + Send + 'static> Server<T> {
             seen: Mutex::new(Seen {
                 connections: 0,
                 last_reply_ended_at: None,
+                lost_answers: 0,
                 requests: Vec::new(),
                 violations: Vec::new(),
             }),
@@ -170,6 +174,11 @@ impl<T: Clone + Debug + Send + 'static> Server<T> {
     #[track_caller]
     pub fn last_reply_ended_at(&self) -> Instant {
         self.shared.seen.lock().unwrap().last_reply_ended_at.expect("a reply")
+    }
+
+    /// How often it accepted something silently.
+    pub fn lost_answers(&self) -> usize {
+        self.shared.seen.lock().unwrap().lost_answers
     }
 
     pub fn connections(&self) -> usize {
@@ -231,14 +240,18 @@ impl<T: Clone> Shared<T> {
             }
             let reply = self.replies.lock().unwrap().next();
             let ended = reply.into_iter().try_for_each(|step| {
-                if let Step::Accept = step {
-                    let answer = match &meaning {
-                        Ok(meaning) => (self.protocol.accept)(meaning),
-                        Err(_) => respond(400, "application/json", "{}"),
-                    };
-                    send(answer).perform(&mut stream, tcp)
-                } else {
-                    step.perform(&mut stream, tcp)
+                let accept = || match &meaning {
+                    Ok(meaning) => (self.protocol.accept)(meaning),
+                    Err(_) => respond(400, "application/json", "{}"),
+                };
+                match step {
+                    Step::Accept => send(accept()).perform(&mut stream, tcp),
+                    Step::AcceptSilently => {
+                        drop(accept());
+                        self.seen.lock().unwrap().lost_answers += 1;
+                        Ok(())
+                    }
+                    other => other.perform(&mut stream, tcp),
                 }
             });
             self.seen.lock().unwrap().last_reply_ended_at = Some(Instant::now());
@@ -269,11 +282,11 @@ pub fn reserve(address: impl Into<IpAddr>) -> TcpListener {
 }
 
 impl Step {
-    /// Returns an error if the connection has ended. What [`Self::Accept`] means, only a stand-in knows.
+    /// Returns an error if the connection has ended. What it means to accept something, only a stand-in knows.
     pub fn perform(self, stream: &mut (impl Read + Write), tcp: &TcpStream) -> io::Result<()> {
         let mut send = |bytes: &[u8]| stream.write_all(bytes).and_then(|()| stream.flush());
         match self {
-            Self::Accept => unreachable!("a stand-in performs it"),
+            Self::Accept | Self::AcceptSilently => unreachable!("a stand-in performs it"),
             Self::Send(bytes) => send(&bytes),
             Self::Wait(time) => {
                 thread::sleep(time);

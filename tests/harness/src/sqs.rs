@@ -58,8 +58,8 @@ pub(crate) struct Message {
     pub id: String,
     pub body: String,
     pub sent_at: SystemTime,
-    /// Nobody receives it before.
-    pub visible_at: Instant,
+    /// Nobody receives it before. `None` while a batch with it is under way.
+    pub visible_at: Option<Instant>,
     pub receives: u32,
 }
 
@@ -150,7 +150,7 @@ impl Queue {
             id,
             body: body.to_owned(),
             sent_at: SystemTime::now(),
-            visible_at: Instant::now(),
+            visible_at: Some(Instant::now()),
             receives: 0,
         });
         self.changed.notify_one();

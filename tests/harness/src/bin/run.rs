@@ -82,7 +82,7 @@ fn run(event: &[u8], fault: Option<&Fault>, via_queue: bool) {
         let event = sqs_event(&[("local-message", &message.body, signed_in_at)]);
         let mut stays = true;
         if via_queue && fault.is_some() {
-            println!("\nThe queue's function gets the message while UserHub fails:\n");
+            println!("\nThe queue's function gets the message while UserHub is in trouble:\n");
             stays = !empty_queue(&settings, &event, &userhub, reply);
         }
         if stays {
@@ -144,7 +144,7 @@ fn described(step: &Step) -> String {
         Step::Wait(time) => format!("(nothing for {} s)", time.as_secs()),
         Step::Hang => "(nothing)".to_owned(),
         Step::Reset => "(resets the connection)".to_owned(),
-        Step::Close | Step::SendForever(..) => unreachable!("no fault does this"),
+        Step::AcceptSilently | Step::Close | Step::SendForever(..) => unreachable!("no fault does this"),
     }
 }
 
