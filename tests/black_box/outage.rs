@@ -21,6 +21,9 @@ fn with_open_circuit(userhub: &UserHub) -> Function {
     while userhub.connections() < 2 {
         let sign_in = function.sign_in(EVENT);
         sign_in.assert_not_reported("timed_out", None);
+        if userhub.connections() == 2 {
+            assert!(sign_in.elapsed < Duration::from_millis(1400), "0.75 s are enough: {:?}", sign_in.elapsed);
+        }
         lines.push(sign_in.fields());
     }
     assert_eq!(lines.pop().unwrap()["circuit"], "opened");
@@ -135,6 +138,19 @@ fn one_unanswered_attempt_in_five_leaves_it_closed() {
     third.assert_not_reported("timed_out", None);
     assert_eq!(third.fields()["circuit"], "opened", "two of the last three");
     assert_eq!(userhub.reports().len(), 8);
+}
+
+/// Finding a kept connection dead takes about 0.5 s, twice that with a second one.
+#[test]
+fn quick_failures_leave_it_closed() {
+    let userhub = UserHub::replying([vec![Step::Wait(Duration::from_millis(450)), Step::Close]]);
+    let function = Function::reporting_to(&userhub);
+    for _ in 0..3 {
+        let sign_in = function.sign_in(EVENT);
+        sign_in.assert_not_reported("connect", None);
+        assert_eq!(sign_in.tries(), 2);
+    }
+    userhub.reports();
 }
 
 /// They cost nothing, and the first report after the outage arrives.

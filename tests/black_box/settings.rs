@@ -153,6 +153,8 @@ fn refuses_hostile_values() {
         (url, "http://0.0.0.0/value"),
         (url, "http://[::]/value"),
         (url, "http://localhost.value"),
+        (url, "http://value.localhost/"),
+        (url, "http://valuelocalhost/"),
         (url, "http://127.0.0.1.value/"),
         (url, "http://127.0.0.1@value/"),
         (url, "http://value@127.0.0.1/"),

@@ -224,7 +224,9 @@ impl Maze {
 #[test]
 fn a_search_among_many_certificates_holds_no_sign_in() {
     use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384};
-    let limit = Limit::for_memory(128).unwrap();
+    let Some(limit) = Limit::for_memory_or_skip(128, "a_search_among_many_certificates_holds_no_sign_in") else {
+        return;
+    };
     for (what, authorities, algorithm, names) in [
         ("nine", 9, &PKCS_ECDSA_P256_SHA256, 0),
         ("thirty", 30, &PKCS_ECDSA_P256_SHA256, 0),
