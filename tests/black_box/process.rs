@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 #[test]
 fn says_what_it_is_when_started_by_hand() {
     let variables = ["RUNTIME_API", "FUNCTION_NAME", "FUNCTION_MEMORY_SIZE", "FUNCTION_VERSION"];
-    for missing in variables {
-        let others = variables.iter().filter(|name| **name != missing);
+    for (missing, empty) in variables.iter().flat_map(|missing| [(missing, false), (missing, true)]) {
+        let others = variables.iter().filter(|name| *name != missing);
         let others = others.map(|name| (format!("AWS_LAMBDA_{name}"), "127.0.0.1:9"));
-        let output = Command::new(binary()).env_clear().envs(others).output().unwrap();
+        let empty = empty.then(|| (format!("AWS_LAMBDA_{missing}"), ""));
+        let output = Command::new(binary()).env_clear().envs(others.chain(empty)).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "without {missing}");
         let printed = String::from_utf8(output.stderr).unwrap();
         assert!(
