@@ -13,6 +13,9 @@ use rustls::version::TLS13;
 /// some 400 KiB of a head.
 const MEMORY_MAX: u64 = 2048;
 
+/// Between the parts of a flood, each of which is more than the function reads in this time.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// One sign-in that is answered with `reply`, between two that are answered normally.
 #[track_caller]
 fn survive(reply: Reply) -> SignIn {
@@ -132,12 +135,12 @@ fn survives_floods() {
         ("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(1000), "timed_out"),
         ("\r\n".repeat(10_000), "unexpected_answer"),
     ] {
-        survive(vec![Step::SendForever(flood.into_bytes(), Duration::ZERO)]).assert_not_reported(error_kind, None);
+        survive(vec![Step::SendForever(flood.into_bytes(), PAUSE)]).assert_not_reported(error_kind, None);
     }
     let mut endless = vec![send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")];
-    endless.push(Step::SendForever("X-Trailer: x\r\n".repeat(1000).into_bytes(), Duration::ZERO));
+    endless.push(Step::SendForever("X-Trailer: x\r\n".repeat(1000).into_bytes(), PAUSE));
     survive(endless).assert_reported(200);
-    let endless = [send("HTTP/1.1 200 OK\r\n\r\n"), Step::SendForever(vec![b'x'; 65_536], Duration::ZERO)];
+    let endless = [send("HTTP/1.1 200 OK\r\n\r\n"), Step::SendForever(vec![b'x'; 65_536], PAUSE)];
     survive(endless.to_vec()).assert_reported(200);
 }
 
@@ -148,7 +151,7 @@ fn survives_floods_with_little_processor_time() {
     let authority = Authority::new("flood");
     for flood in ["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"] {
         let userhub = UserHub::start_tls(authority.server(&certificate_for("localhost"), &[&TLS13]));
-        userhub.reply_with([vec![Step::SendForever(flood.repeat(1000).into_bytes(), Duration::ZERO)]]);
+        userhub.reply_with([vec![Step::SendForever(flood.repeat(1000).into_bytes(), PAUSE)]]);
         let function = Settings::for_base_url(&userhub.base_url())
             .set("USERHUB_EXTRA_CA_CERTS", authority.file())
             .prepared(Some(limit.group()))
