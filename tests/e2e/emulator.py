@@ -1,5 +1,7 @@
-"""Starts ministack, with what it lacks of this project's templates: it keeps a saved query and a style for managed login in
-no other way than that they were created, an alarm on an expression by the first metric in it, and access keys in its IAM.
+"""Starts ministack with what it lacks for this project's templates.
+
+Saved queries and styles for managed login are created, and do nothing. An alarm on an expression becomes one on the
+first metric in it. Access keys are made as its IAM makes them.
 """
 
 import sys
