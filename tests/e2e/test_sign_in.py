@@ -6,7 +6,7 @@ import pathlib
 import tempfile
 import unittest
 
-from support import ROOT, SETTINGS, Lambda, Process, UserHub, aws, client, free_port, wait_until_open
+from support import REGION, ROOT, SETTINGS, Lambda, Process, UserHub, aws, client, free_port, wait_until_open
 
 PASSWORD = "Not-a-secret-1"
 CODE = "123456"  # that cognito-local would mail to every user
@@ -35,7 +35,7 @@ class Cognito(unittest.TestCase):
         config = pathlib.Path(folder.name, ".cognito", "config.json")
         config.parent.mkdir()
         config.write_text(json.dumps({
-            "LambdaClient": {"endpoint": f"http://127.0.0.1:{cls.lambda_port}", "region": "local",
+            "LambdaClient": {"endpoint": f"http://127.0.0.1:{cls.lambda_port}", "region": REGION,
                              "credentials": {"accessKeyId": "testing", "secretAccessKey": "testing"}},
             "TriggerFunctions": dict.fromkeys(cls.triggers, cls.function),
             "UserPoolDefaults": {"UsernameAttributes": []},  # cognito-local's own default is e-mail
