@@ -2,12 +2,13 @@
 
 import time
 
-from aws_cli import Refusal
+from aws_cli import wait
+from errors import Refusal
 
 # How long a query may take, in seconds.
 QUERY_LIMIT = 60
 
-REPORTS = """filter outcome in ["reported", "not_reported"]
+REPORTS = """filter outcome in ["reported", "queued", "not_reported"]
 | stats count(*) as n, pct(duration_ms, 50) as p50, pct(duration_ms, 95) as p95, max(duration_ms) as longest
   by outcome, error_kind, event_type, trigger_source"""
 
@@ -17,16 +18,15 @@ def query(aws, log_group, hours, text):
     now = int(time.time())
     started = aws("logs", "start-query", "--log-group-name", log_group, "--start-time", str(now - int(hours * 3600)),
                   "--end-time", str(now), "--query-string", text)
-    give_up = time.monotonic() + QUERY_LIMIT
-    while True:
+
+    def complete():
         answer = aws("logs", "get-query-results", "--query-id", started["queryId"])
-        if answer["status"] == "Complete":
-            return [{field["field"]: field["value"] for field in row} for row in answer["results"]]
-        if answer["status"] not in ("Scheduled", "Running"):
+        if answer["status"] not in ("Scheduled", "Running", "Complete"):
             raise Refusal(f"CloudWatch Logs Insights says that the query is {answer['status']}.")
-        if time.monotonic() > give_up:
-            raise Refusal(f"CloudWatch Logs Insights did not answer within {QUERY_LIMIT} s.")
-        time.sleep(0.5)
+        return answer if answer["status"] == "Complete" else None
+
+    rows = wait(QUERY_LIMIT, "counting log lines", complete, pause=0.5)["results"]
+    return [{field["field"]: field["value"] for field in row} for row in rows]
 
 
 class Reports:
@@ -49,12 +49,13 @@ class Reports:
         for row in self.rows:
             if row.get(field):
                 counts[row[field]] = counts.get(row[field], 0) + row["n"]
-        return sorted(counts.items(), key=lambda item: -item[1])
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
     def in_words(self):
-        kinds = ", ".join(f"{kind} {count}" for kind, count in self.by("error_kind"))
-        reported, failed = self.count(outcome="reported"), self.count(outcome="not_reported")
-        return f"{reported} reported, {failed} not reported" + (f" ({kinds})" if kinds else "")
+        kinds = ", ".join(f"{kind} {count}" for kind, count in self.by("error_kind").items())
+        counts = [f"{self.count(outcome=outcome)} {outcome.replace('_', ' ')}" for outcome in [
+            "reported", "queued", "not_reported"] if outcome != "queued" or self.count(outcome=outcome)]
+        return ", ".join(counts) + (f" ({kinds})" if kinds else "")
 
     def times(self):
         """How long the most frequent kind of report took, in words."""
