@@ -255,7 +255,8 @@ class Ministack(Process):
     def __init__(self):
         port = free_port()
         self.folder = tempfile.TemporaryDirectory()
-        super().__init__(ROOT / ".tools/ministack/bin/ministack", cwd=self.folder.name, environment={
+        emulator = pathlib.Path(__file__).with_name("emulator.py")
+        super().__init__(ROOT / ".tools/ministack/bin/python", "-P", emulator, cwd=self.folder.name, environment={
             "GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0",
             "MINISTACK_REGION": REGION, "MINISTACK_ACCOUNT_ID": ACCOUNT, "TMPDIR": self.folder.name,
             "AWS_LAMBDA_LOG_FORMAT": "JSON"})
