@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -34,7 +35,7 @@ class NotFound(AwsError, Missing):
     """AWS has no such thing."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def history():
     """The CLI's history, if it is switched on, keeps whole answers: it goes to a folder that is deleted at the end."""
     folder = tempfile.TemporaryDirectory()
@@ -80,7 +81,7 @@ class Aws:
         except NotFound:
             return None
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019
+    @functools.cache  # noqa: B019
     def identity(self):
         """The partition and the account of the credentials."""
         _, partition, _, _, account, _ = self("sts", "get-caller-identity")["Arn"].split(":", 5)
@@ -109,6 +110,6 @@ def wait(seconds, what, done, pause=1):
             raise Refusal(f"After {seconds} s it is still {what}: try again later.")
         if not told and time.monotonic() - start > 1:
             told = True
-            print(f"waiting     {what}", flush=True)
+            print(f"waiting     {what}", file=sys.stderr, flush=True)
         time.sleep(pause)
     return answer

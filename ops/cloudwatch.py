@@ -4,19 +4,19 @@ import time
 
 from errors import AwsError, Missing
 
-ALARMS = {"sign-ins": ["errors", "throttles", "duration"], "reports": ["not-reported", "waiting", "given-up"]}
+# The template's alarms, by what they are about; the last two come with the queue.
+SIGN_IN_ALARMS, REPORT_ALARMS = ["errors", "throttles", "duration"], ["not-reported", "waiting", "given-up"]
 
 
 def metrics(aws, seconds, wanted):
     """The figures of the last seconds, newest first, by name. `wanted` has name: (namespace, metric, dimensions)."""
-    now = int(time.time())
-    stamp = "%Y-%m-%dT%H:%M:%SZ"
+    start, end = (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - ago)) for ago in [seconds, 0])
     answer = aws("cloudwatch", "get-metric-data", given={
-        "StartTime": time.strftime(stamp, time.gmtime(now - seconds)), "EndTime": time.strftime(stamp, time.gmtime(now)),
-        "ScanBy": "TimestampDescending", "MetricDataQueries": [
-            {"Id": name.lower(), "MetricStat": {"Period": 300, "Stat": "Maximum" if "Age" in metric else "Sum", "Metric": {
-                "Namespace": namespace, "MetricName": metric,
-                "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions.items()]}}}
+        "StartTime": start, "EndTime": end, "ScanBy": "TimestampDescending", "MetricDataQueries": [
+            {"Id": name.lower(), "MetricStat": {
+                "Period": 300, "Stat": "Maximum" if "Age" in metric else "Sum", "Metric": {
+                    "Namespace": namespace, "MetricName": metric,
+                    "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions.items()]}}}
             for name, (namespace, metric, dimensions) in wanted.items()]})
     found = {result["Id"]: result["Values"] for result in answer["MetricDataResults"]}
     return {name: found.get(name.lower(), []) for name in wanted}
@@ -37,8 +37,8 @@ def topic_trouble(aws, arn):
             return f"the topic {arn} does not exist"
         raise
     if found.get("KmsMasterKeyId") == "alias/aws/sns":
-        return (f"CloudWatch cannot publish to the topic {arn}, which AWS's own key (alias/aws/sns) encrypts: use a key "
-                "whose policy lets cloudwatch.amazonaws.com use it, or none")
+        return (f"CloudWatch cannot publish to the topic {arn}, which AWS's own key (alias/aws/sns) encrypts: use a "
+                "key whose policy lets cloudwatch.amazonaws.com use it, or none")
     if int(found.get("SubscriptionsConfirmed", 0)) == 0:
         return f"nobody has confirmed a subscription to the topic {arn}"
     return None

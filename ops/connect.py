@@ -23,7 +23,7 @@ def connect(options):
         given.update(portal_options(pool))
 
     def approve(changes):
-        stack.refuse_loss(changes, options.force, "UserHub's connection or its Portal would stop working.")
+        stack.refuse_loss(changes, options.force, "UserHub's connection or its Portal would stop working:")
 
     print(f"deploying   the stack {name} in {aws.region}", flush=True)
     if not stack.change(aws, name, held("connection.yaml").decode(), given, options.tags, approve):

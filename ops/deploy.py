@@ -53,7 +53,7 @@ def deploy(options):
     ask_for_key(given, values, options)
 
     def approve(changes):
-        stack.refuse_loss(changes, options.force, "Cognito still calls the function, or its queue may hold reports.")
+        stack.refuse_loss(changes, options.force, "Cognito, UserHub or its Portal still uses what it would take away:")
         if any(change["ResourceType"] == "AWS::SQS::Queue" and change["Action"] == "Remove" for change in changes):
             refuse_waiting(live, options)
 
@@ -92,8 +92,7 @@ def refuse_leftovers(aws, name):
     found = aws("logs", "describe-log-groups", "--log-group-name-prefix", groups[0])["logGroups"]
     left = [f"aws logs delete-log-group --region {aws.region} --log-group-name {group['logGroupName']}"
             for group in found if group["logGroupName"] in groups]
-    queues = aws("sqs", "list-queues", "--queue-name-prefix", name).get("QueueUrls", [])
-    left += [f"aws sqs delete-queue --region {aws.region} --queue-url {url}" for url in queues
+    left += [f"aws sqs delete-queue --region {aws.region} --queue-url {url}" for url in sqs.urls(aws, name)
              if url.rsplit("/", 1)[1] in (name, f"{name}-given-up")]
     if left:
         raise Refusal("\n".join([f"An earlier {name} left something whose name the stack needs. Look at it, and "
@@ -105,7 +104,7 @@ def trial(live, code, place, key):
     aws, name, like = live.aws, f"{live.name}-trial", live.configuration
     left = aws.ask("lambda", "get-function-configuration", "--function-name", name)
     if left and left.get("Description") != TRIAL:
-        raise Refusal(f"There is a function {name}, which is not this program's. Its name is needed to try the new zip.")
+        raise Refusal(f"There is a function {name} of somebody else's. Its name is needed to try the new zip.")
     try:
         if left:
             aws.ask("lambda", "delete-function", "--function-name", name)

@@ -26,8 +26,9 @@ def remove(options):
     arns = {aws.arn("lambda", f"function:{options.name}"), stack.outputs_of(found).get("FunctionArn")} - {None}
     calling = {pool for arn in arns for pool in callers(aws, arn)}
     if calling:
-        raise Refusal("\n".join([f"{', '.join(sorted(calling))} calls the function, so every sign-in there would fail. "
-                                 "First:", *[f"{options.program} detach {pool}{options.name_option}" for pool in calling]]))
+        raise Refusal("\n".join([
+            f"{', '.join(sorted(calling))} calls the function, so every sign-in there would fail. First:",
+            *[f"{options.program} detach {pool}{options.name_option}" for pool in sorted(calling)]]))
     try:
         function = Function(aws, options.name)
         refuse_waiting(function, options)
@@ -48,6 +49,6 @@ def remove(options):
         trigger.lift(function, found)
     print(f"deleting    the stack {options.name} in {aws.region}, with its log", flush=True)
     stack.delete(aws, found)
-    print(f"done        what is left: the bucket userhub-signin-{aws.identity()[1]}-{aws.region} with the zips, the stack "
-          f"{options.name}-connection if connect made it, and in UserHub the connection and the Admin API key")
+    print(f"done        what is left: the bucket userhub-signin-{aws.identity()[1]}-{aws.region} with the zips, the "
+          f"stack {options.name}-connection if connect made it, and in UserHub the connection and the Admin API key")
     return 0

@@ -40,8 +40,8 @@ def smoke(options):
         raise Refusal("Sign-ins would fail. Do not attach this function; if it is attached, this restores sign-in:\n"
                       f"{options.program} detach {pool.id}{options.name_option}")
     if "queued" in outcomes.values():
-        print(f"queued      it waits for UserHub; {options.program} status {pool.id}{options.name_option} says whether it "
-              "still does")
+        print(f"queued      it waits for UserHub, and {options.program} status {pool.id}{options.name_option} says how "
+              "long")
         if function.configuration["via"] == "queue":
             return 0
     if "reported" not in outcomes.values():

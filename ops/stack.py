@@ -12,9 +12,8 @@ STACK_LIMIT = 1800
 # No change is in progress, and the stack can never be updated: what is left of it has to be deleted.
 DEAD = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
 
-# What somebody outside the stack uses: Cognito calls the function, UserHub has the access key, the Portal the app client.
-VITAL = {"AWS::Lambda::Function", "AWS::Lambda::Permission", "AWS::IAM::User", "AWS::IAM::AccessKey",
-         "AWS::Cognito::UserPoolClient", "AWS::SQS::Queue"}
+# What somebody outside the stack uses: Cognito the function, UserHub the access key, the Portal the app client.
+VITAL = {"Function", "Role", "CognitoPermission", "ConnectionIamUser", "ConnectionAccessKey", "PortalClient"}
 
 
 def describe(aws, name):
@@ -67,8 +66,8 @@ def refuse_loss(changes, force, consequence):
     """Refuses changes that would take something away that somebody uses."""
     lost = [f"  {change['LogicalResourceId']} ({change['ResourceType']}) would be "
             f"{'deleted' if change['Action'] == 'Remove' else 'replaced'}" for change in changes
-            if change["ResourceType"] in VITAL and (change["Action"] == "Remove"
-                                                    or change.get("Replacement") == "True")]
+            if change["LogicalResourceId"] in VITAL and (change["Action"] == "Remove"
+                                                         or change.get("Replacement") == "True")]
     if lost and not force:
         raise Refusal("\n".join([f"Nothing was changed, because {consequence}", *lost, "If that is what you want, say "
                                  "--force."]))

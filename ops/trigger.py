@@ -42,8 +42,9 @@ def attach(options):
                       f"deploy another function for {pool.id} with --name.")
     verdict, text = function.check()
     if missing and verdict != OK:
-        raise Refusal(f"{function.name} was not attached, because sign-ins {'would' if verdict == PROBLEM else 'might'} "
-                      f"fail. It was invoked with a token refresh, and {text}")
+        may = "would" if verdict == PROBLEM else "might"
+        raise Refusal(f"{function.name} was not attached, because sign-ins {may} fail. It was invoked with a token "
+                      f"refresh, and {text}")
     if missing:
         print(f"checked     {function.name} {text}")
         warn_of_limits(function)
@@ -76,16 +77,17 @@ def warn_of_limits(function):
         raise Refusal(f"{function.name} has a reserved concurrency of 0, so every sign-in would fail: aws lambda "
                       f"delete-function-concurrency --region {function.aws.region} --function-name {function.name}")
     if reserved:
-        print(f"note        {function.name} has a reserved concurrency of {reserved}: sign-ins beyond {reserved} at the "
-              "same time fail. Remove that limit.")
+        print(f"note        {function.name} has a reserved concurrency of {reserved}: sign-ins beyond {reserved} at "
+              "the same time fail. Remove that limit.")
 
 
 def detach(options):
     try:
         return take_off(options)
     except (Refusal, OSError) as error:
-        raise Refusal(f"{error}\nThe other way: in AWS's console, Amazon Cognito, User pools, {options.pool}, Extensions, "
-                      f"delete the Lambda triggers that name {options.name}. AWS CloudShell has a current AWS CLI.") from error
+        raise Refusal(f"{error}\nThe other way: in AWS's console, Amazon Cognito, User pools, {options.pool}, "
+                      f"Extensions, delete the Lambda triggers that name {options.name}. AWS CloudShell has a current "
+                      "AWS CLI.") from error
 
 
 def take_off(options):
@@ -103,8 +105,8 @@ def take_off(options):
     others = [pool.triggers[trigger] for trigger in options.triggers or TRIGGERS[:1] if trigger in pool.triggers]
     if others:
         raise Refusal(f"Another function than {options.name} is attached to {pool.id}, and stays: {others[0]}\n"
-                      + (f"Say --name {base(others[0]).split(':')[6]} if that is the one to detach."
-                         if others[0].split(":")[:6] == arn.split(":")[:6] else "It belongs to another account or region."))
+                      + (f"Say --name {base(others[0]).split(':')[6]} if that is the one to detach." if
+                         others[0].split(":")[:6] == arn.split(":")[:6] else "It is of another account or region."))
     print(f"{options.name} is not attached to {pool.id}; nothing was changed.")
     return 0
 
@@ -157,8 +159,8 @@ def set_triggers(pool, wanted, options):
     detaching = options.command == "detach"
     if pool.unknown and not (detaching and options.force):
         raise Refusal("This AWS CLI is too old for this user pool. It would reset settings that it does not know ("
-                      + ", ".join(pool.unknown) + "): install the current version 2, or use AWS CloudShell. Nothing was "
-                      "changed." + (" With --force it is done all the same, and those settings may be reset."
+                      + ", ".join(pool.unknown) + "): install the current version 2, or use AWS CloudShell. Nothing "
+                      "was changed." + (" With --force it is done all the same, and those settings may be reset."
                                     if detaching else ""))
     attached = pool.description.get("LambdaConfig", {})
     update = pool.as_update()
@@ -206,7 +208,7 @@ def set_triggers(pool, wanted, options):
                       + f"\nHow it all was is in {described} (MfaConfig is set with set-user-pool-mfa-config).")
     print(f"done        {len(others)} other settings compared with before: none changed")
     print(f"to undo     {options.program} {'attach' if detaching else 'detach'} {pool.id}{options.name_option}")
-    print(f"to restore  {restore_command}\n            resets the pool to how it was before this, without {options.name}")
+    print(f"to restore  {restore_command}\n            resets the pool to what it was, but without {options.name}")
 
 
 def failed_update(pool, before, restore_command, error):

@@ -65,7 +65,7 @@ class UserPool:
         """
         skeleton = self.aws("cognito-idp", "update-user-pool", "--generate-cli-skeleton", "input")
         update = {"UserPoolId": self.id, **accepted(self.description, skeleton)}
-        # AWS reserves tags that begin with aws: and refuses to be sent them; a pool of a stack has some, and keeps them.
+        # AWS refuses to be sent tags that begin with aws: which a pool of a stack has, and keeps.
         tags = update.pop("UserPoolTags", {})
         if tags := {key: value for key, value in tags.items() if not key.startswith("aws:")}:
             update["UserPoolTags"] = tags
