@@ -26,7 +26,6 @@ PINNED = {
     "AWS_CLI_OUTPUT_ENCODING": "utf-8",
     "PYTHONIOENCODING": "utf-8",
 }
-STDIN = "file:///dev/stdin"
 NOT_FOUND = {"ResourceNotFoundException", "NoSuchEntity", "404", "NoSuchBucket", "UserNotFoundException", "NotFound",
              "NotFoundException", "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"}
 
@@ -36,10 +35,9 @@ class NotFound(AwsError, Missing):
 
 
 @functools.cache
-def history():
-    """The CLI's history, if it is switched on, keeps whole answers: it goes to a folder that is deleted at the end."""
-    folder = tempfile.TemporaryDirectory()
-    return folder, {"AWS_CLI_HISTORY_FILE": os.path.join(folder.name, "history")}
+def private_folder():
+    """A folder that only this user can read, deleted at the end of the program."""
+    return tempfile.TemporaryDirectory()
 
 
 class Aws:
@@ -51,28 +49,40 @@ class Aws:
     def __call__(self, *arguments, **how):
         return self.with_log(*arguments, **how)[0]
 
-    def with_log(self, *arguments, given=None):
-        """The answer, and what the CLI logged. `given` is its input as JSON, which no list of processes shows."""
-        if given is not None:
-            arguments = [*arguments, "--cli-input-json", STDIN]
-        return self.run(arguments, None if given is None else json.dumps(given).encode())
+    def with_log(self, *arguments, given=None, public=False):
+        """The answer, and what the CLI logged.
 
-    def run(self, arguments, stdin=None):
+        `given` is its input as JSON. It goes through a file, which no list of processes shows; `public` input goes
+        without, if the disk is full.
+        """
+        if given is None:
+            return self.run(arguments)
         try:
-            environment = {**os.environ, **PINNED, **history()[1]}
-        except OSError:  # a full disk, where the CLI could not keep a history either
-            environment = {**os.environ, **PINNED}
+            with tempfile.NamedTemporaryFile("w", dir=private_folder().name, encoding="utf-8") as file:
+                file.write(json.dumps(given))
+                file.flush()
+                return self.run([*arguments, "--cli-input-json", f"file://{file.name}"])
+        except OSError as error:
+            if public:
+                return self.run([*arguments, "--cli-input-json", json.dumps(given)])
+            raise Refusal(f"The temporary folder takes no file: {error}") from error
+
+    def run(self, arguments):
+        try:  # the CLI's history, if it is switched on, keeps whole answers: it goes, too
+            environment = {"AWS_CLI_HISTORY_FILE": os.path.join(private_folder().name, "history")}
+        except OSError:  # the history could not be kept elsewhere either
+            environment = {}
         try:
-            done = subprocess.run(["aws", "--region", self.region, "--output", "json", *arguments], input=stdin or b"",
-                                  capture_output=True, env=environment)
+            done = subprocess.run(["aws", "--region", self.region, "--output", "json", *arguments],
+                                  stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
+                                  env={**os.environ, **PINNED, **environment})
         except FileNotFoundError:
             raise Refusal("The AWS CLI is missing: see https://docs.aws.amazon.com/cli/latest/userguide/"
                           "getting-started-install.html") from None
-        printed, log = (stream.decode(errors="replace") for stream in [done.stdout, done.stderr])
         if done.returncode != 0:
-            error = AwsError(self.region, " ".join(arguments[:2]), log)
-            raise NotFound(self.region, " ".join(arguments[:2]), log) if error.code in NOT_FOUND else error
-        return json.loads(printed or "{}"), log
+            error = AwsError(self.region, " ".join(arguments[:2]), done.stderr)
+            raise NotFound(self.region, " ".join(arguments[:2]), done.stderr) if error.code in NOT_FOUND else error
+        return json.loads(done.stdout or "{}"), done.stderr
 
     def ask(self, *arguments, **how):
         """The answer, or None if AWS has no such thing."""

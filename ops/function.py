@@ -67,9 +67,10 @@ class Function:
     def invoke(self, event):
         """The bytes that come back, whether Lambda calls that a failure, and the function's log lines."""
         with tempfile.TemporaryDirectory() as folder:
-            answer = pathlib.Path(folder, "answer")
-            done, _ = self.aws.run(["lambda", "invoke", "--function-name", self.name, "--payload",
-                                    "fileb:///dev/stdin", "--log-type", "Tail", str(answer)], event)
+            payload, answer = pathlib.Path(folder, "event"), pathlib.Path(folder, "answer")
+            payload.write_bytes(event)
+            done = self.aws("lambda", "invoke", "--function-name", self.name, "--payload", f"fileb://{payload}",
+                            "--log-type", "Tail", str(answer))
             log = base64.b64decode(done.get("LogResult", "")).decode(errors="replace").splitlines()
             return answer.read_bytes(), "FunctionError" in done, log
 

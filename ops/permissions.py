@@ -61,8 +61,8 @@ CLOUDFORMATION = {
         "user/iam:ListGroupsForUser user/iam:GetLoginProfile user/iam:TagUser user/iam:UntagUser user/iam:ListUserTags "
         "user/iam:PutUserPermissionsBoundary user/iam:DeleteUserPermissionsBoundary",
         "user/iam:DeleteUser user/iam:DeleteUserPolicy user/iam:DeleteAccessKey user/iam:ListAccessKeys "
-        "user/iam:GetUser user/iam:GetUserPolicy user/iam:ListGroupsForUser user/iam:ListAttachedUserPolicies user/iam:ListUserPolicies "
-        "user/iam:GetLoginProfile"),
+        "user/iam:GetUser user/iam:GetUserPolicy user/iam:ListGroupsForUser user/iam:ListAttachedUserPolicies "
+        "user/iam:ListUserPolicies user/iam:GetLoginProfile"),
     "AWS::Lambda::EventSourceMapping": (
         "mapping/lambda:CreateEventSourceMapping mapping/lambda:GetEventSourceMapping "
         "mapping/lambda:UpdateEventSourceMapping mapping/lambda:TagResource mapping/lambda:UntagResource "

@@ -172,14 +172,15 @@ def count_reports(part, function, invocations):
         total = (0, 0)
     if function.logs_text:
         return part.find("reports", UNKNOWN, "the function logs text: aws lambda update-function-configuration "
-                         f"--region {function.aws.region} --function-name {function.name} --logging-config LogFormat=JSON")
+                         f"--region {function.aws.region} --function-name {function.name} --logging-config "
+                         "LogFormat=JSON")
     queue_log = f"{function.log_group}-queue"
     wanted = [function.log_group, *([queue_log] if function.configuration["queue_url"] else [])]
     found = {group["logGroupName"] for group in function.aws(
         "logs", "describe-log-groups", "--log-group-name-prefix", function.log_group)["logGroups"]}
     if missing := [group for group in wanted if group not in found]:
         part.find("reports", UNKNOWN if function.name in missing[0] and not total[1] else PROBLEM,
-                  f"the log group {' and '.join(missing)} is missing, so nobody sees what is reported, and no alarm does")
+                  f"the log group {' and '.join(missing)} is missing, so nobody sees what is reported")
     groups = [group for group in wanted if group in found]
     if not groups:
         return None
@@ -223,8 +224,8 @@ def look_at_queue(part, function):
         part.find("reports", PROBLEM, f"{waiting} reports wait, the oldest for {age / 60:.0f} minutes; the log of "
                   f"{function.name}-queue says why, and they are reported by themselves once that is over")
     if given_up:
-        part.find("reports", PROBLEM, f"{given_up} reports were given up; once the cause is gone, this sends them back: "
-                  f"aws sqs start-message-move-task --region {aws.region} --source-arn "
+        part.find("reports", PROBLEM, f"{given_up} reports were given up; once the cause is gone, this sends them "
+                  f"back: aws sqs start-message-move-task --region {aws.region} --source-arn "
                   + aws.arn("sqs", sqs.given_up(url).rsplit("/", 1)[1]))
     try:
         emptier = Function(aws, f"{function.name}-queue")
@@ -251,8 +252,8 @@ def look_at_alarms(part, function):
             alarm = found.get(name)
             part.say("alarm", f"{name}: {alarm['StateValue'] if alarm else 'missing'}")
             if not alarm:
-                part.find("alarms", PROBLEM, f"the alarm {name} was deleted, and CloudFormation does not notice: deploy "
-                          "with --parameter Alarms=no, then with --parameter Alarms=yes")
+                part.find("alarms", PROBLEM, f"the alarm {name} was deleted, and CloudFormation does not notice: "
+                          "deploy with --parameter Alarms=no, then with --parameter Alarms=yes")
             elif alarm["StateValue"] == "ALARM":
                 part.find(room, PROBLEM, f"the alarm {name} has gone off: {alarm.get('AlarmDescription', '')}")
     topics = {topic for alarm in found.values() for topic in alarm.get("AlarmActions", [])}

@@ -189,7 +189,7 @@ def set_triggers(pool, wanted, options):
         raise Refusal("Somebody changed the user pool just now, so nothing was changed by this: try again.\n"
                       + "\n".join(changes))
     try:
-        pool.aws("cognito-idp", "update-user-pool", given=update)
+        pool.aws("cognito-idp", "update-user-pool", given=update, public=True)
     except (AwsError, KeyboardInterrupt) as error:
         raise Refusal(failed_update(pool, before, restore_command, error)) from error
 
