@@ -12,9 +12,9 @@ class Missing(Refusal):
     """What was asked for does not exist."""
 
 
-SIGNED_OUT = ("AWS does not accept these credentials (any more). Sign in again (aws login, aws sso login, or new access "
-              "keys), then check with aws sts get-caller-identity.")
-DENIED = ("These credentials lack a permission. `permissions {command}` prints the policy that this command needs.")
+SIGNED_OUT = ("AWS does not accept these credentials (any more). Sign in again (aws login, aws sso login, or new "
+              "access keys), then check with aws sts get-caller-identity.")
+DENIED = "These credentials lack a permission. `permissions` prints the IAM policy that each command needs."
 BUSY = "Somebody else is changing this at the moment: try again in a minute."
 SLOWER = "AWS asks this account for fewer requests: try again in a minute."
 MEANINGS = {
@@ -62,7 +62,7 @@ class AwsError(Refusal):
         lines = [line.strip() for line in (found[0] if found else stderr).splitlines() if line.strip()] or ["nothing"]
         said = " ".join(lines) if found else lines[-1]
         meaning = meaning or ("AWS refused." if found else "The AWS CLI failed.")
-        super().__init__(f"{meaning.format(region=region, command='COMMAND')}\naws {command} says: {said}")
+        super().__init__(f"{meaning.format(region=region)}\naws {command} says: {said}")
 
 
 def clock(message):

@@ -68,7 +68,7 @@ class Package:
 
 
 def choose(zip_path, architecture, deployed):
-    """The zip to deploy. Without a path it is one that the program holds, for the processor that is deployed already."""
+    """The zip to deploy. Without a path it is one that the program holds, for the processor in use."""
     zips = held_zips()
     if zip_path:
         package = Package.read(zip_path)
