@@ -351,11 +351,12 @@ def security_scan(source, suffix, framework):
             "--output", "json", check=False).stdout)["results"]
 
 
-def zipped(binary):
+def zipped(binary, comment=b""):
     """The bytes of a zip with the function's code."""
     file, entry = io.BytesIO(), zipfile.ZipInfo("bootstrap")
     entry.external_attr = 0o100755 << 16
     with zipfile.ZipFile(file, "w") as archive:
+        archive.comment = comment
         archive.writestr(entry, pathlib.Path(binary).read_bytes(), zipfile.ZIP_DEFLATED, 1)
     return file.getvalue()
 
