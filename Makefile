@@ -2,7 +2,7 @@
 
 EVENT ?= events/post-authentication.json
 FAULT ?=
-REPORT ?=
+VIA ?=
 ARCH ?= x86_64
 # The function that `make run`, `make test` and `make e2e` start.
 BINARY ?= target/release/userhub-signin
@@ -24,9 +24,9 @@ BASELINE ?=
 DRY_RUN ?=
 NEW_KEY ?=
 # Recipes read these from the environment, so values need no quoting.
-export EVENT FAULT REPORT USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME TAG ARCHES
+export EVENT FAULT VIA USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME TAG ARCHES
 
-OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME TAG ARCHES SIGN_INS SECONDS SHORT PORT BASELINE
+OPTIONS := EVENT FAULT VIA ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME TAG ARCHES SIGN_INS SECONDS SHORT PORT BASELINE
 SPACE := $(subst x, ,x)
 # What somebody typed is text. Without this, make would expand a dollar sign in it.
 $(foreach option,$(OPTIONS),$(eval override $(option) := $$(value $(option))))
@@ -49,9 +49,9 @@ export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(BINARY) ## one sign-in through the function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|302|401|429|500|slow, REPORT=after-response)
+run: $(BINARY) ## one sign-in through the function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|302|401|429|500|slow, VIA=queue)
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --bin run
-	@target/debug/run "$$EVENT" "$$FAULT" "$$REPORT"
+	@target/debug/run "$$EVENT" "$$FAULT" "$$VIA"
 
 test: $(BINARY) ## all tests: units, and the release binary from outside (needs only Rust)
 	@cargo test $(QUIET) --locked
