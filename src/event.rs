@@ -1,22 +1,31 @@
-//! Reads the user name and the trigger from Cognito's event, and nothing else.
+//! Reads what Lambda hands over: Cognito's event, of which only the user name and the trigger matter, or messages from SQS.
 
 use std::collections::BTreeMap;
 
+use aws_lambda_events::sqs::SqsMessage;
 use serde_bytes::{ByteBuf, Bytes};
 use serde_json::value::RawValue;
 
 use crate::error::Error;
-use crate::trigger::Trigger;
-
-/// Longest user name that is reported, in bytes of UTF-8. Cognito allows 128 characters, which are at most 512 bytes
-/// (`UserType` in the Cognito API reference). Twice that accepts every real name and limits the URL.
-const USER_NAME_MAX: usize = 1024;
+use crate::report::USER_NAME_MAX;
+use crate::trigger::{self, Meaning};
 
 /// What an event says.
 #[derive(Debug, PartialEq)]
-pub struct Event {
+pub enum Event {
+    /// Cognito's, or any other: whatever it is, it goes back as it came.
+    Trigger(Trigger),
+    /// Reports that waited in the queue.
+    Messages(Vec<SqsMessage>),
+}
+
+/// What Cognito's event says.
+#[derive(Debug, PartialEq)]
+pub struct Trigger {
     /// From `triggerSource`.
-    pub trigger: Trigger,
+    pub meaning: Meaning,
+    /// `triggerSource`, if it has the form of one.
+    pub source: Option<String>,
     /// `userName`, or what is wrong with it. Some events have no user.
     pub user_name: Result<String, Error>,
 }
@@ -24,14 +33,35 @@ pub struct Event {
 /// Reads any event. If a field occurs twice, the last one counts, as in JavaScript.
 #[must_use]
 pub fn read(event: &RawValue) -> Event {
-    let Ok(fields) = serde_json::from_str::<BTreeMap<ByteBuf, &RawValue>>(event.get()) else {
-        return Event { trigger: Trigger::new(None), user_name: Err(Error::Event("is not a JSON object")) };
-    };
-    let field = |name: &[u8]| fields.get(Bytes::new(name)).map(|value| serde_json::from_str::<String>(value.get()));
-    let trigger_source = field(b"triggerSource").and_then(Result::ok);
-    Event { trigger: Trigger::new(trigger_source.as_deref()), user_name: user_name(field(b"userName")) }
+    let fields = serde_json::from_str::<BTreeMap<ByteBuf, &RawValue>>(event.get());
+    let field = |name: &[u8]| fields.as_ref().ok().and_then(|fields| fields.get(Bytes::new(name)));
+    let text = |name| field(name).map(|value| serde_json::from_str::<String>(value.get()));
+    if let Some(messages) = field(b"Records").and_then(|records| messages(records)) {
+        return Event::Messages(messages);
+    }
+    let source = text(b"triggerSource").and_then(Result::ok).unwrap_or_default();
+    Event::Trigger(Trigger {
+        meaning: trigger::meaning(&source),
+        source: Some(source).filter(|source| trigger::is_source(source)),
+        user_name: if fields.is_ok() {
+            user_name(text(b"userName"))
+        } else {
+            Err(Error::Event("is not a JSON object"))
+        },
+    })
 }
 
+/// The messages in `Records`, if each is from SQS. No event of Cognito has such a field.
+fn messages(records: &RawValue) -> Option<Vec<SqsMessage>> {
+    let messages: Vec<SqsMessage> = serde_json::from_str(records.get()).ok()?;
+    let from_sqs = |message: &SqsMessage| message.event_source.as_deref() == Some("aws:sqs");
+    (!messages.is_empty() && messages.iter().all(from_sqs)).then_some(messages)
+}
+
+/// Checks a user name, wherever it comes from.
+///
+/// # Errors
+/// [`Error::Event`] with what is wrong with it.
 fn user_name(field: Option<serde_json::Result<String>>) -> Result<String, Error> {
     let name = field
         .ok_or(Error::Event("has no userName"))?
@@ -51,12 +81,19 @@ mod tests {
         super::read(&RawValue::from_string(event.to_owned()).unwrap())
     }
 
-    fn user_name(event: &str) -> Result<String, Error> {
-        read(event).user_name
+    fn trigger(event: &str) -> Trigger {
+        match read(event) {
+            Event::Trigger(trigger) => trigger,
+            Event::Messages(_) => panic!("taken for messages: {event}"),
+        }
     }
 
-    fn trigger_source(event: &str) -> Option<&'static str> {
-        read(event).trigger.source
+    fn user_name(event: &str) -> Result<String, Error> {
+        trigger(event).user_name
+    }
+
+    fn trigger_source(event: &str) -> Option<String> {
+        trigger(event).source
     }
 
     #[test]
@@ -65,7 +102,7 @@ mod tests {
         assert_eq!(user_name(r#" {"a":[1e999,"\ud800",{}],"userName":"\u540d\n","b":null} "#).unwrap(), "名\n");
         assert_eq!(user_name(r#"{"userName":1,"\ud800":2,"userName":"last"}"#).unwrap(), "last");
         let trigger = r#"{"triggerSource":null,"userName":"sample","triggerSource":"PostConfirmation_ConfirmSignUp"}"#;
-        assert_eq!(trigger_source(trigger), Some("PostConfirmation_ConfirmSignUp"));
+        assert_eq!(trigger_source(trigger).as_deref(), Some("PostConfirmation_ConfirmSignUp"));
     }
 
     #[test]
@@ -99,6 +136,19 @@ mod tests {
             (r#"{"userName":""}"#, "has an empty userName"),
         ] {
             assert_eq!(user_name(event), Err(Error::Event(error)), "{event}");
+        }
+    }
+
+    #[test]
+    fn messages_are_recognized_by_their_source() {
+        let message = r#"{"messageId":"1","body":"{}","eventSource":"aws:sqs","attributes":{"SentTimestamp":"1"}}"#;
+        let Event::Messages(messages) = read(&format!(r#"{{"Records":[{message},{message}]}}"#)) else {
+            panic!("not taken for messages")
+        };
+        assert_eq!((messages.len(), messages[0].message_id.as_deref()), (2, Some("1")));
+        let other = message.replace("aws:sqs", "aws:sns");
+        for records in ["null", "[]", "[null]", "{}", "1", &format!("[{message},{other}]"), &format!("[[{message}]]")] {
+            trigger(&format!(r#"{{"Records":{records}}}"#));
         }
     }
 }

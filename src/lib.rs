@@ -1,28 +1,35 @@
 //! An AWS Lambda function that Amazon Cognito calls after a user has signed in. It reports the sign-in to UserHub, waits
-//! at most 2 s for the answer, and returns the event byte for byte, whatever happens. Optionally, it returns the event
-//! first and reports afterwards.
+//! at most 2 s for the answer, and returns the event unchanged, whatever happens. What UserHub does not take waits in a
+//! queue, from which the same program reports it later.
 //!
 //! ```text
-//! main ──> logging     where log lines go
-//!   │────> config      the settings
-//!   │────> handler     event in ──> report, now or queued ──> the same event out
-//!   │          └─┐
-//!   └────> extension   makes queued reports after the response
-//!                └───> report    event ──> request, retries ──> one log line
-//!                         │───> event     reads the user name and the trigger
-//!                         │      └─> trigger   what the trigger means
-//!                         │───> breaker   stops trying for a while when UserHub does not answer
-//!                         └───> userhub   the request to UserHub
-//!                               error     why a sign-in was not reported; used by every module
+//! main ──> logging       where log lines go
+//!   │────> config        the settings
+//!   │────> delivery      the ways of a report: to UserHub, into the queue
+//!   │         │───> breaker    stops asking for a while when a server does not answer
+//!   │         │───> promise    ends in time, and stops a panic
+//!   │         │───> userhub    the request to UserHub ──┐
+//!   │         └───> queue      the request to SQS ──────┴──> http   TLS, connections, what an error means
+//!   └────> handler       an invocation: event in ──> the same event out
+//!             │───> event      reads the event ──> trigger   what Cognito's trigger means
+//!             │───> batch      messages in ──> those that stay out
+//!             └───> line       the log line about each report
+//!                   report     what UserHub should be told, and the message that says so ┐ used by all of
+//!                   error      why a report did not arrive, and whether it is kept       ┘ these
 //! ```
 
+pub mod batch;
 pub mod breaker;
 pub mod config;
+pub mod delivery;
 pub mod error;
 pub mod event;
-pub mod extension;
 pub mod handler;
+pub mod http;
+pub mod line;
 pub mod logging;
+pub mod promise;
+pub mod queue;
 pub mod report;
 pub mod trigger;
 pub mod userhub;

@@ -1,6 +1,12 @@
 //! Lambda's log conventions, on tracing-subscriber.
 
-use std::env;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+use std::{env, mem};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{error, warn};
@@ -16,22 +22,74 @@ pub fn init() {
     let (filter, problem) = filter(&|variable| env::var(variable).ok().filter(|value| !value.is_empty()));
 
     // Errors in logging are dropped. To report one, tracing-subscriber would panic if standard error is closed too.
-    let lines = fmt::layer().with_target(false).log_internal_errors(false);
-    let lines = if json {
-        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
-    } else {
-        lines.boxed()
-    };
+    let lines = fmt::layer().with_target(false).log_internal_errors(false).with_writer(Mutex::new(Lines::new()));
+    let lines = if json { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
     registry().with(filter).with(lines).init();
 
-    // The location is enough: the message may contain data, such as a user name.
     std::panic::set_hook(Box::new(|panic| {
-        error!(location = panic.location().map(ToString::to_string), "panicked");
+        // lambda_runtime panics when the Runtime API does not behave. main says so.
+        if !panic.location().is_some_and(|location| location.file().contains("/lambda_runtime")) {
+            // The location is enough: the message may contain data, such as a user name.
+            error!(location = panic.location().map(ToString::to_string), "panicked");
+        }
     }));
     if let Some(problem) = problem {
         warn!("{problem}");
     }
 }
+
+/// Standard output, without waiting: while nobody reads it, lines are lost, and sign-ins go on. The next line that gets
+/// through has the number of those lost in front of its fields, as `lost_lines`.
+struct Lines {
+    /// `None` if it could not be made to refuse what it cannot take. Then lines are written in the ordinary way.
+    output: Option<File>,
+    lost: u64,
+}
+
+impl Lines {
+    fn new() -> Self {
+        Self { output: not_waiting().ok(), lost: 0 }
+    }
+}
+
+impl Write for Lines {
+    /// Writes a whole line, which is shorter than the 4 KiB that a pipe takes whole or not at all. Never fails.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let lost = mem::take(&mut self.lost);
+        let counted = match (lost, line) {
+            (0, _) => line.to_vec(),
+            (_, [b'{', fields @ ..]) => [format!("{{\"lost_lines\":{lost},").as_bytes(), fields].concat(),
+            _ => [format!("lost_lines={lost} ").as_bytes(), line].concat(),
+        };
+        let written = match &mut self.output {
+            Some(output) => output.write_all(&counted),
+            None => io::stdout().write_all(&counted),
+        };
+        if written.is_err() {
+            self.lost = lost + 1;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Standard output as a file that refuses what it cannot take at once.
+fn not_waiting() -> io::Result<File> {
+    // Opened anew, because other processes may share what this process was started with, such as a terminal.
+    let opened = OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open("/proc/self/fd/1");
+    opened.or_else(|_| {
+        // A socket cannot be opened. The standard library offers this setting for its own sockets; it works for all of them.
+        let output = UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?);
+        output.set_nonblocking(true)?;
+        Ok(File::from(std::os::fd::OwnedFd::from(output)))
+    })
+}
+
+/// From Linux's `fcntl.h`; the same on x86-64 and ARM.
+const O_NONBLOCK: i32 = 0o4000;
 
 /// Which lines are logged, and what is wrong with the variable that sets this.
 fn filter(value_of: &dyn Fn(&str) -> Option<String>) -> (Targets, Option<String>) {

@@ -1,252 +1,121 @@
-//! Reports sign-ins: sends the request, tries again if that may help, and logs the outcome.
+//! A report: what UserHub should be told about a user. In the queue it is a message.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use serde::{Deserialize, Serialize};
 
-use futures_util::FutureExt;
-use lambda_runtime::Context;
-use reqwest::StatusCode;
-use serde_json::value::RawValue;
-use tokio::time::sleep;
-use tracing::{debug, error, info, warn};
-
-use crate::breaker::{Breaker, Change};
-use crate::config::{Config, ReportTiming};
 use crate::error::Error;
-use crate::event::{self, Event};
-use crate::trigger::{Meaning, Trigger};
-use crate::userhub::{Client, EventType};
+use crate::trigger::EventType;
 
-/// Time limit for a report while the sign-in waits. Cognito waits 5 s for the whole function. That leaves 3 s for a cold
-/// start (well under 1 s) and for Lambda's own work, so that Cognito never has to call a second time.
-const LIMIT_BEFORE_RESPONSE: Duration = Duration::from_secs(2);
+/// Longest user name that is reported, in bytes of UTF-8. Cognito allows 128 characters, which are at most 512 bytes
+/// (`UserType` in the Cognito API reference). Twice that accepts every real name and limits the URL.
+pub const USER_NAME_MAX: usize = 1024;
 
-/// Time limit for a report after the response. During that time Lambda needs another environment for another sign-in.
-const LIMIT_AFTER_RESPONSE: Duration = Duration::from_secs(4);
-
-/// How long before Lambda's deadline a report ends. This leaves time to log the outcome and to return the event with the
-/// 7 % of a core that 128 MB get.
-const ANSWER_TIME: Duration = Duration::from_millis(200);
-
-/// How often a report is tried.
-const TRIES_MAX: u32 = 3;
-
-/// The first pause between two tries. The second one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-
-/// What a report needs of an invocation.
-#[derive(Debug)]
+/// What UserHub should be told about a user.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    event: Event,
-    request_id: String,
-    deadline: SystemTime,
+    /// The user's name in the pool, which UserHub calls the external id.
+    pub user_name: String,
+    /// What happened to the user.
+    pub event_type: EventType,
+}
+
+/// Version of the messages that [`Report::to_message`] writes. A message may be as old as 14 days, so a function with a new
+/// version still reads the old ones.
+const VERSION: u32 = 1;
+
+/// A message's JSON: `{"version":1,"userName":"sample","type":"SIGNIN"}`. docs/operate.md documents it.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Message<'a> {
+    version: u32,
+    #[serde(borrow)]
+    user_name: std::borrow::Cow<'a, str>,
+    #[serde(rename = "type", borrow)]
+    event_type: std::borrow::Cow<'a, str>,
 }
 
 impl Report {
-    /// Reads Cognito's event. Whatever is wrong with it becomes the outcome of the report.
-    #[must_use]
-    pub fn new(event: &RawValue, context: &Context) -> Self {
-        Self {
-            event: catch_unwind(|| event::read(event))
-                .unwrap_or_else(|_| Event { trigger: Trigger::new(None), user_name: Err(Error::Panic) }),
-            request_id: context.request_id.clone(),
-            deadline: context.deadline(),
-        }
-    }
-
-    /// Lambda's id of the invocation.
-    #[must_use]
-    pub fn request_id(&self) -> &str {
-        &self.request_id
-    }
-}
-
-/// Reports sign-ins to UserHub.
-#[derive(Debug)]
-pub struct Reporter {
-    /// A wrong setting must not stop the function, because then every sign-in would fail. Its error becomes the outcome of
-    /// every report.
-    client: Result<Client, Error>,
-    breaker: Breaker,
-    last_report_failed: AtomicBool,
-    warned_of_wrong_trigger: AtomicBool,
-}
-
-/// What happened during a report. A panic leaves it as it was until then.
-#[derive(Default)]
-struct Progress {
-    tries: u32,
-    circuit: Option<Change>,
-}
-
-impl Reporter {
-    /// Creates a reporter, which may have wrong settings.
-    #[must_use]
-    pub fn new(config: Result<Config, Error>) -> Self {
-        Self {
-            client: config.and_then(Client::new),
-            breaker: Breaker::default(),
-            last_report_failed: AtomicBool::new(false),
-            warned_of_wrong_trigger: AtomicBool::new(false),
-        }
-    }
-
-    /// Reports a sign-in and logs one line with the outcome. Ends within 2 s if the sign-in waits for it
-    /// ([`ReportTiming::BeforeResponse`]), otherwise within 4 s, and 0.2 s before Lambda's deadline if that is sooner.
+    /// The text of a message.
     ///
-    /// An event that is not a sign-in, such as a token refresh, is not reported.
-    pub async fn report(&self, report: &Report, timing: ReportTiming) {
-        let Meaning::Report(event_type) = report.event.trigger.meaning else { return self.ignore(report) };
-        let (start, mut progress) = (Instant::now(), Progress::default());
-        let sending = AssertUnwindSafe(self.send(report, event_type, timing, &mut progress));
-        let outcome = sending.catch_unwind().await.unwrap_or(Err(Error::Panic));
-        self.last_report_failed.store(outcome.as_ref().is_err_and(Error::is_transient), Ordering::Relaxed);
-        log(&outcome, event_type, &progress, start.elapsed(), report);
+    /// # Errors
+    /// None: serde serializes every string.
+    pub fn to_message(&self) -> serde_json::Result<String> {
+        serde_json::to_string(&Message {
+            version: VERSION,
+            user_name: self.user_name.as_str().into(),
+            event_type: self.event_type.name().into(),
+        })
     }
 
-    /// Such events are frequent and no failure, so the line about each is for debugging only.
-    fn ignore(&self, report: &Report) {
-        let Report { event: Event { trigger, .. }, request_id, .. } = report;
-        if trigger.meaning == Meaning::WrongTrigger && !self.warned_of_wrong_trigger.swap(true, Ordering::Relaxed) {
-            warn!(
-                trigger_source = trigger.source,
-                "the user pool calls this function for a trigger that is not a sign-in: remove it from that trigger"
-            );
+    /// Reads the text of a message. It ignores fields that it does not know.
+    ///
+    /// # Errors
+    /// [`Error::Message`] with what is wrong with the text, which it does not quote.
+    pub fn from_message(text: &str) -> Result<Self, Error> {
+        let message: Message<'_> = serde_json::from_str(text)
+            .map_err(|_| Error::Message("is not a report: it must be JSON with version, userName and type"))?;
+        if message.version != VERSION {
+            return Err(Error::Message("has a version that this release of the function does not know"));
         }
-        debug!(
-            outcome = "ignored",
-            trigger_source = trigger.source,
-            requestId = request_id,
-            "not a sign-in, so nothing is reported to UserHub"
-        );
-    }
-
-    async fn send(
-        &self,
-        report: &Report,
-        event_type: EventType,
-        timing: ReportTiming,
-        progress: &mut Progress,
-    ) -> Result<StatusCode, Error> {
-        let client = self.client.as_ref().map_err(Clone::clone)?;
-        let user_name = report.event.user_name.as_ref().map_err(Clone::clone)?;
-        // A pause holds the environment, so none is made while a sign-in waits, nor for every sign-in while UserHub fails.
-        let may_pause = timing == ReportTiming::AfterResponse && !self.last_report_failed.load(Ordering::Relaxed);
-        let limit = match timing {
-            ReportTiming::BeforeResponse => LIMIT_BEFORE_RESPONSE,
-            ReportTiming::AfterResponse => LIMIT_AFTER_RESPONSE,
-        };
-        let deadline = Instant::now() + limit.min(time_left(report.deadline));
-        let remaining = || deadline.saturating_duration_since(Instant::now());
-
-        let mut outcome = Err(Error::CircuitOpen);
-        while let Some(try_limit) = self.breaker.admit() {
-            progress.tries += 1;
-            let start = Instant::now();
-            outcome = client.report(event_type, user_name, try_limit.min(remaining())).await;
-            let answered = outcome.as_ref().map_or_else(Error::is_answer, |_| true);
-            progress.circuit = self.breaker.record(answered, start.elapsed()).or(progress.circuit);
-            let pause = outcome.as_ref().err().and_then(|error| pause_before_next_try(error, progress.tries));
-            match pause.filter(|pause| pause.is_zero() || may_pause) {
-                Some(pause) if pause < remaining() => sleep(pause).await,
-                _ => break,
+        let event_type = EventType::ALL.into_iter().find(|known| known.name() == message.event_type);
+        match event_type {
+            Some(event_type) if (1..=USER_NAME_MAX).contains(&message.user_name.len()) => {
+                Ok(Self { user_name: message.user_name.into_owned(), event_type })
             }
+            Some(_) => Err(Error::Message("has an empty userName, or one longer than Cognito allows")),
+            None => Err(Error::Message("has a type that this release of the function does not know")),
         }
-        outcome
-    }
-}
-
-/// How long to wait before the next try, or `None` if it would not help. A connection that broke, and an answer that did not
-/// come, are tried again at once, on a new connection. An answer is waited for longer each time, and at least as long as
-/// UserHub asks.
-fn pause_before_next_try(error: &Error, tries: u32) -> Option<Duration> {
-    if !error.is_transient() || tries >= TRIES_MAX {
-        return None;
-    }
-    if error.is_answer() {
-        let pause = FIRST_PAUSE * 2_u32.pow(tries - 1);
-        Some(pause.max(error.retry_after().unwrap_or_default()))
-    } else {
-        Some(FIRST_PAUSE * (tries - 1))
-    }
-}
-
-/// How long a report may take before `deadline`. A deadline in the past is ignored: the clock must be wrong, because Lambda
-/// would have ended this process.
-fn time_left(deadline: SystemTime) -> Duration {
-    deadline.duration_since(SystemTime::now()).map_or(Duration::MAX, |left| left.saturating_sub(ANSWER_TIME))
-}
-
-/// Logs one line for each report. docs/operate.md lists the fields.
-fn log(
-    outcome: &Result<StatusCode, Error>,
-    event_type: EventType,
-    progress: &Progress,
-    elapsed: Duration,
-    report: &Report,
-) {
-    let Report { event: Event { trigger, .. }, request_id, .. } = report;
-    let (event_type, trigger_source) = (event_type.name(), trigger.source);
-    let tries = (progress.tries != 1).then_some(progress.tries);
-    let circuit = progress.circuit.map(Change::name);
-    let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    match outcome {
-        Ok(status) => info!(
-            outcome = "reported",
-            status = status.as_u16(),
-            circuit,
-            tries,
-            duration_ms,
-            event_type,
-            trigger_source,
-            requestId = request_id,
-            "sign-in reported to UserHub"
-        ),
-        Err(error) => error!(
-            outcome = "not_reported",
-            error_kind = error.kind(),
-            error = error.to_string(),
-            status = error.status().map(|status| status.as_u16()),
-            circuit,
-            tries,
-            duration_ms,
-            event_type,
-            trigger_source,
-            requestId = request_id,
-            "sign-in not reported to UserHub; the user is signed in anyway"
-        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Details;
 
+    /// Messages of every release so far, as they may still be in a queue.
     #[test]
-    fn a_report_ends_before_lambdas_deadline() {
-        let now = SystemTime::now();
-        assert_eq!(time_left(now + Duration::from_millis(200)), Duration::ZERO);
-        let left = time_left(now + Duration::from_millis(3200));
-        assert!(left <= Duration::from_secs(3) && left > Duration::from_millis(2900), "{left:?}");
-        assert_eq!(time_left(now - Duration::from_millis(1)), Duration::MAX, "the clock is wrong");
+    fn reads_the_messages_of_every_release() {
+        let report = Report { user_name: "sample".into(), event_type: EventType::SignIn };
+        let version_1 = r#"{"version":1,"userName":"sample","type":"SIGNIN"}"#;
+        assert_eq!(Report::from_message(version_1), Ok(report.clone()));
+        assert_eq!(report.to_message().unwrap(), version_1);
     }
 
     #[test]
-    fn waits_longer_before_each_try() {
-        let milliseconds =
-            |error: &Error| [1, 2, 3].map(|tries| Some(pause_before_next_try(error, tries)?.as_millis()));
-        let unavailable = |retry_after| Error::Unavailable(StatusCode::BAD_GATEWAY, Details::default(), retry_after);
-        for unanswered in [Error::connect("reset"), Error::TimedOut] {
-            assert_eq!(milliseconds(&unanswered), [Some(0), Some(200), None]);
+    fn a_message_brings_every_name_and_type_through() {
+        for name in ["a", "\"\\\n\u{0}", "名@例え/?#%", "😀", &"é".repeat(512)] {
+            for event_type in EventType::ALL {
+                let report = Report { user_name: name.into(), event_type };
+                assert_eq!(Report::from_message(&report.to_message().unwrap()), Ok(report));
+            }
         }
-        for answer in [unavailable(None), Error::RateLimited(Details::default(), Some(Duration::ZERO))] {
-            assert_eq!(milliseconds(&answer), [Some(200), Some(400), None]);
+    }
+
+    #[test]
+    fn names_what_is_wrong_with_a_message() {
+        let no_report = "is not a report: it must be JSON with version, userName and type";
+        for (text, error) in [
+            ("", no_report),
+            ("sample", no_report),
+            ("[]", no_report),
+            (r#"{"version":1,"userName":"sample"}"#, no_report),
+            (r#"{"version":1,"userName":5,"type":"SIGNIN"}"#, no_report),
+            (r#"{"userName":"sample","type":"SIGNIN"}"#, no_report),
+            (
+                r#"{"version":2,"userName":"sample","type":"SIGNIN"}"#,
+                "has a version that this release of the function does not know",
+            ),
+            (
+                r#"{"version":1,"userName":"","type":"SIGNIN"}"#,
+                "has an empty userName, or one longer than Cognito allows",
+            ),
+            (
+                r#"{"version":1,"userName":"sample","type":"signin"}"#,
+                "has a type that this release of the function does not know",
+            ),
+        ] {
+            assert_eq!(Report::from_message(text), Err(Error::Message(error)), "{text}");
         }
-        assert_eq!(milliseconds(&unavailable(Some(Duration::from_millis(300)))), [Some(300), Some(400), None]);
-        for final_error in [Error::tls("certificate"), Error::malformed(""), Error::CircuitOpen, Error::Panic] {
-            assert_eq!(milliseconds(&final_error), [None; 3]);
-        }
+        let more = r#"{"version":1,"userName":"sample","type":"SIGNIN","more":[]}"#;
+        assert!(Report::from_message(more).is_ok(), "a field that a later release adds");
     }
 }

@@ -176,7 +176,7 @@ fn survives_hostile_error_bodies() {
         ("\u{feff}{\"code\":\"NOT_FOUND\"}", ""),
     ] {
         let error = survive(answer(404, body)).assert_not_reported("rejected", Some(404));
-        assert_eq!(error, format!("UserHub rejected the report: 404 Not Found{code}"));
+        assert_eq!(error, format!("rejected: 404 Not Found{code}"));
     }
 }
 

@@ -3,7 +3,6 @@
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod after_response;
 mod answers;
 mod connections;
 mod documentation;

@@ -167,7 +167,7 @@ mod dead {
             });
             let function = Settings::for_base_url("https://userhub.example").start();
             let error = function.sign_in(EVENT).assert_not_reported("connect", None);
-            assert!(error.starts_with("could not reach UserHub: failed to lookup address"), "{error}");
+            assert!(error.starts_with("could not connect: failed to lookup address"), "{error}");
         });
     }
 

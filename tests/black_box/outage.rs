@@ -14,9 +14,9 @@ fn late(milliseconds: u64) -> Reply {
 
 /// A function whose circuit has been opened by a UserHub that hangs.
 #[track_caller]
-fn with_open_circuit(userhub: &UserHub, report: &str) -> Function {
+fn with_open_circuit(userhub: &UserHub) -> Function {
     userhub.reply_with([vec![Step::Hang]]);
-    let function = Settings::for_base_url(&userhub.base_url()).set("USERHUB_REPORT", report).start();
+    let function = Function::reporting_to(userhub);
     let mut lines = Vec::new();
     while userhub.connections() < 2 {
         let sign_in = function.sign_in(EVENT);
@@ -32,7 +32,7 @@ fn with_open_circuit(userhub: &UserHub, report: &str) -> Function {
 #[track_caller]
 fn assert_not_tried(sign_in: &SignIn) {
     let error = sign_in.assert_not_reported("circuit_open", None);
-    assert_eq!(error, "UserHub has not been answering, so it is not asked for some seconds");
+    assert_eq!(error, "the last requests got no answer, so none is sent for some seconds");
     assert_eq!(sign_in.tries(), 0);
     assert!(!sign_in.fields().contains_key("circuit"), "{}", sign_in.line);
 }
@@ -55,7 +55,7 @@ fn sign_in_until_reported(function: &Function) -> SignIn {
 #[test]
 fn opens_when_userhub_hangs_and_closes_when_it_answers() {
     let userhub = UserHub::start();
-    let function = with_open_circuit(&userhub, "before-response");
+    let function = with_open_circuit(&userhub);
     for _ in 0..20 {
         let sign_in = function.sign_in(EVENT);
         assert_not_tried(&sign_in);
@@ -70,23 +70,10 @@ fn opens_when_userhub_hangs_and_closes_when_it_answers() {
     assert_eq!(userhub.reports().len(), 2);
 }
 
-/// Lambda can use the environment for the next sign-in at once.
-#[test]
-fn an_open_circuit_frees_the_environment_after_the_response() {
-    let userhub = UserHub::start();
-    let function = with_open_circuit(&userhub, "after-response");
-    let start = Instant::now();
-    for _ in 0..20 {
-        assert_not_tried(&function.sign_in(EVENT));
-        function.wait_until_idle();
-    }
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-}
-
 #[test]
 fn any_answer_closes_it_and_a_failed_probe_does_not() {
     let userhub = UserHub::start();
-    let function = with_open_circuit(&userhub, "before-response");
+    let function = with_open_circuit(&userhub);
     let start = Instant::now();
     let probe = loop {
         let sign_in = function.sign_in(EVENT);
@@ -121,7 +108,7 @@ fn any_answer_closes_it_and_a_failed_probe_does_not() {
 fn closes_when_userhub_is_slow() {
     for milliseconds in [600, 1500] {
         let userhub = UserHub::start();
-        let function = with_open_circuit(&userhub, "before-response");
+        let function = with_open_circuit(&userhub);
         userhub.reply_with([late(milliseconds)]);
         assert_eq!(sign_in_until_reported(&function).fields()["circuit"], "closed");
         function.sign_in(EVENT).assert_reported(200);
@@ -148,25 +135,5 @@ fn refused_connections_leave_it_closed() {
     let function = Settings::for_base_url(&unused_base_url()).start();
     for _ in 0..20 {
         function.sign_in(EVENT).assert_not_reported("connect", None);
-    }
-}
-
-/// A pause for each sign-in would hold more environments than a pool has.
-#[test]
-fn pauses_only_for_the_first_of_many_reports_that_fail() {
-    let userhub = UserHub::replying([answer(503, "")]);
-    let function = Settings::for_base_url(&userhub.base_url()).set("USERHUB_REPORT", "after-response").start();
-    for (tries, report) in [(3, "first"), (1, "second"), (1, "third")] {
-        let sign_in = function.sign_in(EVENT);
-        function.wait_until_idle();
-        assert_eq!(sign_in.tries(), tries, "{report}: {}", sign_in.line);
-        assert_eq!(userhub.reports().len() as u64, tries);
-    }
-    userhub.reply_with([answer(200, "{}"), answer(503, ""), answer(200, "{}")]);
-    for tries in [1, 2] {
-        let sign_in = function.sign_in(EVENT);
-        function.wait_until_idle();
-        assert_eq!(sign_in.tries(), tries, "{}", sign_in.line);
-        assert_eq!(userhub.reports().len() as u64, tries);
     }
 }

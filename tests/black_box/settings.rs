@@ -46,16 +46,10 @@ fn names_every_wrong_setting() {
         .unset("USERHUB_ADMIN_KEY")
         .set("AMAZON_COGNITO_CONNECTION_ID", "no/such")
         .set("USERHUB_EXTRA_CA_CERTS", "/no/such/file.pem")
-        .set("USERHUB_REPORT", "afterwards")
         .start();
     let error = function.sign_in(EVENT).assert_not_reported("settings", None);
-    for variable in [
-        "USERHUB_ADMIN_KEY",
-        "AMAZON_COGNITO_CONNECTION_ID",
-        "USERHUB_BASE_URL",
-        "USERHUB_EXTRA_CA_CERTS",
-        "USERHUB_REPORT",
-    ] {
+    for variable in ["USERHUB_ADMIN_KEY", "AMAZON_COGNITO_CONNECTION_ID", "USERHUB_BASE_URL", "USERHUB_EXTRA_CA_CERTS"]
+    {
         assert!(error.contains(&format!("{variable} ")), "{error}");
     }
 }
@@ -67,7 +61,6 @@ const NOT_A_KEY: &str = "is not an Admin API key: it may contain only letters, d
 fn names_a_malformed_setting_without_its_value() {
     let not_pem = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").display().to_string();
     for (variable, value, problem) in [
-        ("USERHUB_REPORT", "after", "must be before-response or after-response"),
         ("USERHUB_ADMIN_KEY", "value one", NOT_A_KEY),
         ("USERHUB_ADMIN_KEY", "value\tone", NOT_A_KEY),
         ("USERHUB_ADMIN_KEY", "value\r\nX-Injected: yes", NOT_A_KEY),

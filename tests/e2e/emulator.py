@@ -1,12 +1,16 @@
-"""Starts ministack, with what it lacks of this project's templates: it keeps a saved query and a style for managed login in
-no other way than that they were created, an alarm on an expression by the first metric in it, and access keys in its IAM.
+"""Starts ministack with what it lacks for this project's templates.
+
+Saved queries and styles for managed login are created, and do nothing. An alarm on an expression becomes one on the
+first metric in it. Access keys are made as its IAM makes them. Messages go back from a dead-letter queue at once.
 """
 
 import sys
+import time
 import uuid
 
 from ministack.app import main
-from ministack.services import iam
+from ministack.core.concurrency import esm_wake
+from ministack.services import iam, sqs
 from ministack.services.cloudformation import provisioners
 
 whole_alarm = provisioners._cw_metric_alarm_record
@@ -39,6 +43,17 @@ def deleted(physical_id, properties):
     iam._access_keys.pop(physical_id, None)
 
 
+def start_message_move_task(arguments, url):
+    given_up = sqs._queue_by_arn(arguments["SourceArn"])
+    messages, given_up["messages"] = given_up["messages"], []
+    for message in messages:
+        queue = sqs._queue_by_arn(message["sys"].pop("DeadLetterQueueSourceArn"))
+        queue["messages"].append({**message, "receive_count": 0, "sent_at": time.time()})
+    esm_wake.set()
+    return {"TaskHandle": "task"}
+
+
+sqs._HANDLERS["StartMessageMoveTask"] = start_message_move_task
 provisioners._cw_metric_alarm_record = alarm
 for kind, create in [("Logs::QueryDefinition", created_only), ("Cognito::ManagedLoginBranding", created_only),
                      ("IAM::AccessKey", access_key)]:

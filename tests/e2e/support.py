@@ -26,6 +26,7 @@ import zipfile
 
 import boto3
 import botocore.config
+import botocore.exceptions
 from moto.cloudformation.models import cloudformation_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from samtranslator.translator.transform import transform
@@ -272,8 +273,8 @@ class Ministack(Process):
     It parses events and writes them again, so only an event that is written as Python does it comes back byte for byte.
     """
 
-    def __init__(self):
-        port = free_port()
+    def __init__(self, port=None):
+        port = port or free_port()
         self.folder = tempfile.TemporaryDirectory()
         emulator = pathlib.Path(__file__).with_name("emulator.py")
         super().__init__(ROOT / ".tools/ministack/bin/python", "-P", emulator, cwd=self.folder.name, environment={
@@ -285,6 +286,35 @@ class Ministack(Process):
 
     def client(self, service):
         return client(self.url, service)
+
+    def upload(self, content):
+        """A new bucket with the zip, as the parameters of a release's template name it."""
+        s3, bucket = self.client("s3"), f"bucket-{time.monotonic_ns()}"
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        s3.put_object(Bucket=bucket, Key="code.zip", Body=content)
+        return {"CodeBucket": bucket, "CodeKey": "code.zip"}
+
+    def deploy(self, name, template, update=False, **parameters):
+        """Creates or updates a stack. Gives its outputs."""
+        cloudformation, done = self.client("cloudformation"), "update" if update else "create"
+        getattr(cloudformation, f"{done}_stack")(
+            StackName=name, TemplateBody=template, Capabilities=["CAPABILITY_IAM"],
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()])
+        try:
+            cloudformation.get_waiter(f"stack_{done}_complete").wait(StackName=name, WaiterConfig={"Delay": 0.2})
+        except botocore.exceptions.WaiterError:
+            events = cloudformation.describe_stack_events(StackName=name)["StackEvents"]
+            raise AssertionError([(event["LogicalResourceId"], event.get("ResourceStatusReason")) for event in events
+                                  if "FAILED" in event["ResourceStatus"]]) from None
+        [stack] = cloudformation.describe_stacks(StackName=name)["Stacks"]
+        return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+    def set_variables(self, function, **variables):
+        """Changes these variables of a function."""
+        functions = self.client("lambda")
+        before = functions.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
+        functions.update_function_configuration(
+            FunctionName=function, Environment={"Variables": {**before, **variables}})
 
     def stop(self):
         super().stop()
@@ -363,11 +393,12 @@ def security_scan(source, suffix, framework):
             "--output", "json", check=False).stdout)["results"]
 
 
-def temporary_zip():
-    """The bytes of a zip that moto takes for a function's code."""
-    file = io.BytesIO()
+def zipped(binary):
+    """The bytes of a zip with the function's code."""
+    file, entry = io.BytesIO(), zipfile.ZipInfo("bootstrap")
+    entry.external_attr = 0o100755 << 16
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("bootstrap", "")
+        archive.writestr(entry, pathlib.Path(binary).read_bytes(), zipfile.ZIP_DEFLATED, 1)
     return file.getvalue()
 
 

@@ -1,0 +1,116 @@
+//! SQS: the one call that puts a report into the queue.
+
+use std::time::SystemTime;
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4::SigningParams;
+use reqwest::{StatusCode, Url};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::config;
+use crate::error::{Details, Error};
+use crate::http;
+use crate::report::Report;
+
+/// The protocol and the call, from the model of SQS's API that AWS's SDKs use.
+const HEADERS: [(&str, &str); 2] =
+    [("content-type", "application/x-amz-json-1.0"), ("x-amz-target", "AmazonSQS.SendMessage")];
+
+/// Longest name of an error that is kept, in bytes.
+const ERROR_NAME_MAX: usize = 64;
+
+/// A client of SQS for one queue.
+#[derive(Debug)]
+pub struct Client {
+    http: http::Client,
+    url: Url,
+    endpoint: Url,
+    region: String,
+    credentials: Credentials,
+}
+
+impl Client {
+    /// Creates a client without a connection. The first report opens one.
+    #[must_use]
+    pub fn new(settings: config::Queue, http: http::Client) -> Self {
+        let mut endpoint = settings.url.clone();
+        endpoint.set_path("/");
+        let credentials = Credentials::new(
+            settings.access_key_id,
+            settings.secret_access_key.expose_secret(),
+            settings.session_token.map(|token| token.expose_secret().to_owned()),
+            None, // Lambda ends the environment before they expire
+            "Lambda",
+        );
+        Self { http, url: settings.url, endpoint, region: settings.region, credentials }
+    }
+
+    /// Puts a report into the queue. Waits for the head of the answer until the deadline, and then for the body of an error, for
+    /// 0.3 s at most.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`] about the network or an answer.
+    pub async fn send(&self, report: &Report, deadline: Instant) -> Result<(), Error> {
+        let message = report.to_message().map_err(|_| Error::Panic)?;
+        let body = json!({ "QueueUrl": self.url.as_str(), "MessageBody": message }).to_string();
+        let mut request = self.http.post(self.endpoint.clone());
+        for (name, value) in
+            HEADERS.into_iter().map(|(name, value)| (name, value.to_owned())).chain(self.signature(&body)?)
+        {
+            request = request.header(name, value);
+        }
+        let response = http::send(request.body(body), deadline).await?;
+        let status = response.status();
+        if status == StatusCode::OK {
+            tokio::spawn(http::read_body(response, deadline)); // a sign-in does not wait for it
+            return Ok(());
+        }
+        let details = details(&http::read_body(response, deadline).await);
+        Err(if status.is_client_error() {
+            Error::Rejected(status, details)
+        } else if status.is_server_error() {
+            Error::Unavailable(status, details)
+        } else {
+            Error::UnexpectedStatus(status)
+        })
+    }
+
+    /// The headers that sign a request (AWS Signature Version 4).
+    fn signature(&self, body: &str) -> Result<impl Iterator<Item = (&'static str, String)>, Error> {
+        let unusable =
+            |error: &dyn std::fmt::Display| Error::Settings(format!("a request to SQS cannot be signed: {error}"));
+        let identity = self.credentials.clone().into();
+        let settings = SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name("sqs")
+            .time(SystemTime::now())
+            .settings(SigningSettings::default())
+            .build()
+            .map_err(|error| unusable(&error))?;
+        let request = SignableRequest::new(
+            "POST",
+            self.endpoint.as_str(),
+            HEADERS.into_iter(),
+            SignableBody::Bytes(body.as_bytes()),
+        )
+        .map_err(|error| unusable(&error))?;
+        let signed = sign(request, &settings.into()).map_err(|error| unusable(&error))?;
+        let (headers, _) = signed.into_parts().0.into_parts();
+        Ok(headers.into_iter().map(|header| (header.name(), header.value().to_owned())))
+    }
+}
+
+/// The name of SQS's error, such as `QueueDoesNotExist`. Its message is not read.
+fn details(body: &[u8]) -> Details {
+    let error: Value = serde_json::from_slice(body).unwrap_or_default();
+    let name = error.get("__type").and_then(Value::as_str).and_then(|name| name.rsplit('#').next());
+    let is_name = |name: &&str| {
+        (1..=ERROR_NAME_MAX).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')
+    };
+    Details { code: name.filter(is_name).map(ToOwned::to_owned), reason: None }
+}
