@@ -49,8 +49,9 @@ class AwsError(Refusal):
     """
 
     def __init__(self, region, command, stderr):
+        stderr = re.sub(r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ - .*\n?", "", stderr)  # what --debug adds
         self.code = self.message = None
-        found = re.search(r"An error occurred \((\w+)\) when calling the (\w+) operation(?: \([^)]*\))?: ?(.*)",
+        found = re.search(r"An error occurred \(([\w.]+)\) when calling the (\w+) operation(?: \([^)]*\))?: ?(.*)",
                           stderr, re.DOTALL)
         if found:
             self.code, self.message = found[1], found[3].strip()

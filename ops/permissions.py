@@ -7,13 +7,13 @@ import sys
 from aws_cli import Aws
 from package import held
 
-POOL = "cognito-idp:DescribeUserPool cognito-idp:GetUserPoolMfaConfig"
+POOL = "cognito-idp:DescribeUserPool"
 EVERY_POOL = "cognito-idp:ListUserPools every-pool/cognito-idp:DescribeUserPool"
 CHANGES = ("cloudformation:DescribeStacks cloudformation:CreateChangeSet cloudformation:DescribeChangeSet "
            "cloudformation:ExecuteChangeSet cloudformation:DeleteChangeSet cloudformation:DeleteStack "
            "cloudformation:DescribeStackEvents cloudformation:DescribeEvents")
-TRIGGER = (f"{POOL} {EVERY_POOL} cognito-idp:UpdateUserPool pool-role/iam:PassRole pool-key/kms:CreateGrant "
-           "lambda:GetFunctionConfiguration lambda:ListTags cloudformation:DescribeStacks "
+TRIGGER = (f"{POOL} {EVERY_POOL} cognito-idp:GetUserPoolMfaConfig cognito-idp:UpdateUserPool "
+           "pool-role/iam:PassRole pool-key/kms:CreateGrant lambda:GetFunctionConfiguration lambda:ListTags cloudformation:DescribeStacks "
            "cloudformation:UpdateTerminationProtection")
 # What each command calls itself. What stands before / is the key of RESOURCES, if it is not the service's own.
 COMMANDS = {

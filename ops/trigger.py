@@ -40,6 +40,8 @@ def attach(options):
     if elsewhere := [other for other in calling_pools(function) if other != pool.id]:
         raise Refusal(f"{function.name} is attached to {elsewhere[0]}, and UserHub's connection is for one user pool: "
                       f"deploy another function for {pool.id} with --name.")
+    if trouble := function.configuration["trouble"]:
+        print(f"note        whether {function.name} has all its settings is unknown: {trouble}")
     verdict, text = function.check()
     if missing and verdict != OK:
         may = "would" if verdict == PROBLEM else "might"

@@ -5,6 +5,7 @@ AWS's UpdateUserPool resets every setting that a call leaves out.
 
 import ast
 import concurrent.futures
+import functools
 import json
 import re
 
@@ -35,7 +36,10 @@ class UserPool:
         self.arn = self.description["Arn"]
         attached = self.description.get("LambdaConfig", {})
         self.triggers = {trigger: arn for trigger in TRIGGERS if (arn := trigger_arn(attached, trigger))}
-        self.mfa = self.aws("cognito-idp", "get-user-pool-mfa-config", "--user-pool-id", pool_id)
+
+    @functools.cached_property
+    def mfa(self):
+        return self.aws("cognito-idp", "get-user-pool-mfa-config", "--user-pool-id", self.id)
 
     def calling(self, function_arn):
         """All of the pool's triggers that call a function, or a version or alias of it."""

@@ -2,6 +2,7 @@
 
 import atexit
 import copy
+import http.client
 import io
 import json
 import logging
@@ -190,11 +191,11 @@ def wait_until_open(port):
     raise AssertionError(f"nothing listens at port {port}")
 
 
-class Aws:
-    """moto's AWS, with a place to look at and change what goes in and out of it."""
+class Gate:
+    """In front of an emulator of AWS: a place to look at and change what goes in and out of it."""
 
-    def __init__(self):
-        self.moto = DomainDispatcherApplication(create_backend_app)
+    def __init__(self, emulator):
+        self.emulator = emulator
         self.instead = {}  # operation: what AWS answers in its place, from the request's JSON; None lets it pass
         self.also = {}  # operation: what becomes of AWS's JSON
         self.calls = []  # the operations that came
@@ -219,25 +220,27 @@ class Aws:
             if isinstance(answer, Response):
                 return answer(environ, start_response)
             body = answer or body
-        # moto reads the body again.
+        # The emulator reads the body again.
         passed_on = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
-        answer = Response.from_app(self.moto, passed_on)
+        answer = Response.from_app(self.emulator, passed_on)
         if operation in self.also and answer.status_code < 300:
             answer.set_data(json.dumps(self.also[operation](answer.get_json(force=True))))
-        if operation == "ExecuteChangeSet":  # moto forgets the outputs of stacks that came about by a change set
-            for stack in self.stacks():
-                stack._parse_template()
-                stack.output_map = stack._create_output_map()
+        self.after(operation)
         return answer(environ, start_response)
 
-    def stacks(self):
-        """moto's CloudFormation stacks."""
-        return cloudformation_backends[ACCOUNT][REGION].stacks.values()
+    def after(self, operation):
+        """What the emulator lacks after an operation."""
 
-    def refuse(self, operation, code, message="no"):
-        """Lets the operation fail as AWS's JSON protocol does."""
-        self.instead[operation] = lambda body: Response(
-            json.dumps({"__type": code, "message": message}), 400, content_type="application/x-amz-json-1.1")
+    def refuse(self, operation, code, message="no", status=400):
+        """Lets the operation fail as AWS's JSON and query protocols do."""
+        def answer(body):
+            if b"Action=" in body:
+                error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+                return Response(f"<ErrorResponse>{error}</ErrorResponse>", status, content_type="text/xml")
+            return Response(json.dumps({"__type": code, "message": message}), status,
+                            headers={"x-amzn-errortype": code}, content_type="application/x-amz-json-1.1")
+
+        self.instead[operation] = answer
 
     def client(self, service):
         return client(self.url, service)
@@ -245,6 +248,23 @@ class Aws:
     def stop(self):
         self.server.shutdown()
         self.server.server_close()
+
+
+class Aws(Gate):
+    """moto's AWS."""
+
+    def __init__(self):
+        super().__init__(DomainDispatcherApplication(create_backend_app))
+
+    def after(self, operation):
+        if operation == "ExecuteChangeSet":  # moto forgets the outputs of stacks that came about by a change set
+            for stack in self.stacks():
+                stack._parse_template()
+                stack.output_map = stack._create_output_map()
+
+    def stacks(self):
+        """moto's CloudFormation stacks."""
+        return cloudformation_backends[ACCOUNT][REGION].stacks.values()
 
 
 class Ministack(Process):
@@ -299,6 +319,28 @@ class Ministack(Process):
     def stop(self):
         super().stop()
         self.folder.cleanup()
+
+
+class GuardedMinistack(Gate):
+    """ministack behind a gate."""
+
+    def __init__(self):
+        self.ministack = Ministack()
+        super().__init__(self.forward)
+
+    def forward(self, environ, start_response):
+        request = Request(environ)
+        connection = http.client.HTTPConnection("127.0.0.1", int(self.ministack.url.rsplit(":", 1)[1]), timeout=120)
+        connection.request(request.method, request.full_path, request.get_data(), {
+            name: value for name, value in request.headers if name != "Expect"})
+        answer = connection.getresponse()
+        headers = [(name, value) for name, value in answer.getheaders()
+                   if name.lower() not in ("connection", "transfer-encoding")]
+        return Response(answer.read(), answer.status, headers)(environ, start_response)
+
+    def stop(self):
+        super().stop()
+        self.ministack.stop()
 
 
 def talk(command, folder, environment, answers):
