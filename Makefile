@@ -44,7 +44,7 @@ export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom assets release watch invoke setup deploy attach detach status smoke remove known-arch
-.PHONY: need-cargo-lambda need-sam need-user-pool
+.PHONY: need-cargo-lambda need-user-pool
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -197,9 +197,6 @@ need-user-pool:
 
 need-cargo-lambda:
 	@cargo lambda --version >/dev/null 2>&1 || { echo 'cargo-lambda is missing: `make setup` installs it into .tools (to deploy, a release'"'"'s zip is enough: ZIP=…)' >&2; exit 2; }
-
-need-sam:
-	@sam --version >/dev/null 2>&1 || { echo 'SAM is missing: `make setup` installs it into .tools' >&2; exit 2; }
 
 $(TOOLS)/.installed: tools/setup.txt
 	@$(call install,$(TOOLS),$<)
