@@ -13,7 +13,8 @@ CHANGES = ("cloudformation:DescribeStacks cloudformation:CreateChangeSet cloudfo
            "cloudformation:ExecuteChangeSet cloudformation:DeleteChangeSet cloudformation:DeleteStack "
            "cloudformation:DescribeStackEvents cloudformation:DescribeEvents")
 TRIGGER = (f"{POOL} {EVERY_POOL} cognito-idp:GetUserPoolMfaConfig cognito-idp:UpdateUserPool "
-           "pool-role/iam:PassRole pool-key/kms:CreateGrant lambda:GetFunctionConfiguration lambda:ListTags cloudformation:DescribeStacks "
+           "pool-role/iam:PassRole pool-key/kms:CreateGrant "
+           "lambda:GetFunctionConfiguration lambda:ListTags cloudformation:DescribeStacks "
            "cloudformation:UpdateTerminationProtection")
 # What each command calls itself. What stands before / is the key of RESOURCES, if it is not the service's own.
 COMMANDS = {

@@ -8,7 +8,7 @@ import tempfile
 import time
 import unittest
 
-from support import ACCOUNT, REGION, ROOT, SETTINGS, Aws, aws, run, temporary_zip
+from support import ACCOUNT, REGION, ROOT, SETTINGS, Aws, aws, run, zipped
 from werkzeug.wrappers import Response
 
 # The AWS CLI of this machine, if it has one: version 2.
@@ -165,7 +165,7 @@ class WholePool(Case):
             role = roles.create_role(RoleName="role", AssumeRolePolicyDocument="{}")["Role"]
         function = self.functions.create_function(
             FunctionName=name, Runtime="provided.al2023", Role=role["Arn"], Handler="bootstrap",
-            Code={"ZipFile": temporary_zip()}, Environment={"Variables": variables})
+            Code={"ZipFile": zipped("/bin/true")}, Environment={"Variables": variables})
         self.permit(name, pool_arn or self.pool_arn)
         return function["FunctionArn"]
 

@@ -196,6 +196,7 @@ class Gate:
         self.also = {}  # operation: what becomes of AWS's JSON
         self.calls = []  # the operations that came
         self.queries = []  # and what their URLs asked for
+        self.here = threading.local()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.server = make_server("127.0.0.1", 0, self._serve, threaded=True)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -211,18 +212,23 @@ class Gate:
             operation = urllib.parse.parse_qs(body.decode()).get("Action", [operation])[0]
         self.calls.append(operation)
         self.queries.append(f"{operation}?{request.query_string.decode()}")
+        # The emulator reads the body again.
+        self.here.emulated = lambda: Response.from_app(self.emulator, {
+            **environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
         if operation in self.instead:
             answer = self.instead[operation](body)
             if isinstance(answer, Response):
                 return answer(environ, start_response)
             body = answer or body
-        # The emulator reads the body again.
-        passed_on = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
-        answer = Response.from_app(self.emulator, passed_on)
+        answer = self.here.emulated()
         if operation in self.also and answer.status_code < 300:
             answer.set_data(json.dumps(self.also[operation](answer.get_json(force=True))))
         self.after(operation)
         return answer(environ, start_response)
+
+    def emulated(self):
+        """What the emulator answers to the request at hand, for what is said in its place."""
+        return self.here.emulated()
 
     def after(self, operation):
         """What the emulator lacks after an operation."""

@@ -294,10 +294,10 @@ class Errors(unittest.TestCase):
             (said.format("InvalidGrantException", "CreateToken", "no"), "Sign in again"),
             (said.format("AccessDenied", "AssumeRole", "no"), "Sign in again"),
             ("Error when retrieving token from sso: Token has expired and refresh failed", "Sign in again"),
-            (said.format("InvalidSignatureException", "Invoke", "Signature expired: 20261127T110000Z is now earlier than "
-                         "20261127T111500Z (20261127T112000Z - 5 min.)"), "clock is 20 minutes behind AWS's"),
-            (said.format("SignatureDoesNotMatch", "Invoke", "Signature not yet current: 20261127T120000Z is still later "
-                         "than 20261127T112500Z (20261127T112000Z + 5 min.)"), "clock is 40 minutes ahead of AWS's"),
+            (said.format("InvalidSignatureException", "Invoke", "Signature expired: 20261127T110000Z is now earlier "
+                         "than 20261127T111500Z (20261127T112000Z - 5 min.)"), "clock is 20 minutes behind AWS's"),
+            (said.format("SignatureDoesNotMatch", "Invoke", "Signature not yet current: 20261127T120000Z is still "
+                         "later than 20261127T112500Z (20261127T112000Z + 5 min.)"), "40 minutes ahead of AWS's"),
             (said.format("RequestTimeTooSkewed", "PutObject", "The difference … is too large."), "clock is not AWS's"),
             (said.format("AccessDeniedException", "Invoke", "… is not authorized to perform …"), "lack a permission"),
             (said.format("ThrottlingException", "GetPolicy", "Rate exceeded"), "fewer requests"),
