@@ -2,7 +2,7 @@
 
 EVENT ?= events/post-authentication.json
 FAULT ?=
-REPORT ?=
+VIA ?=
 ARCH ?= x86_64
 # The function that `make run`, `make test` and `make e2e` start.
 BINARY ?= target/release/userhub-signin
@@ -24,9 +24,9 @@ BASELINE ?=
 DRY_RUN ?=
 NEW_KEY ?=
 # Recipes read these from the environment, so values need no quoting.
-export EVENT FAULT REPORT USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME TAG ARCHES
+export EVENT FAULT VIA USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME TAG ARCHES
 
-OPTIONS := EVENT FAULT REPORT ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME TAG ARCHES SIGN_INS SECONDS SHORT PORT BASELINE
+OPTIONS := EVENT FAULT VIA ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME TAG ARCHES SIGN_INS SECONDS SHORT PORT BASELINE
 SPACE := $(subst x, ,x)
 # What somebody typed is text. Without this, make would expand a dollar sign in it.
 $(foreach option,$(OPTIONS),$(eval override $(option) := $$(value $(option))))
@@ -44,14 +44,14 @@ export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom assets release watch invoke setup deploy attach detach status smoke remove known-arch
-.PHONY: need-cargo-lambda need-sam need-user-pool
+.PHONY: need-cargo-lambda need-user-pool
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(BINARY) ## one sign-in through the function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|302|401|429|500|slow, REPORT=after-response)
+run: $(BINARY) ## one sign-in through the function on this machine (EVENT=events/….json, FAULT=hang|refuse|reset|302|401|429|500|slow, VIA=queue)
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --bin run
-	@target/debug/run "$$EVENT" "$$FAULT" "$$REPORT"
+	@target/debug/run "$$EVENT" "$$FAULT" "$$VIA"
 
 test: $(BINARY) ## all tests: units, and the release binary from outside (needs only Rust)
 	@cargo test $(QUIET) --locked
@@ -197,9 +197,6 @@ need-user-pool:
 
 need-cargo-lambda:
 	@cargo lambda --version >/dev/null 2>&1 || { echo 'cargo-lambda is missing: `make setup` installs it into .tools (to deploy, a release'"'"'s zip is enough: ZIP=…)' >&2; exit 2; }
-
-need-sam:
-	@sam --version >/dev/null 2>&1 || { echo 'SAM is missing: `make setup` installs it into .tools' >&2; exit 2; }
 
 $(TOOLS)/.installed: tools/setup.txt
 	@$(call install,$(TOOLS),$<)

@@ -127,22 +127,21 @@ impl<Client> Way<Client> {
         send: impl AsyncFn(&Client, bool, Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let client = self.client.as_ref().map_err(Clone::clone)?;
-        promise::keep(deadline, async {
-            let mut outcome = Err(Error::CircuitOpen);
-            while let Some(limit) = self.breaker.admit() {
-                progress.attempts += 1;
-                let new_connection = outcome.as_ref().is_err_and(Error::is_answer);
-                let start = Instant::now();
-                outcome = send(client, new_connection, deadline.min(start + limit)).await;
-                let answered = outcome.as_ref().map_or_else(Error::is_answer, |_| true);
-                progress.circuit = self.breaker.record(answered, start.elapsed()).or(progress.circuit);
-                let is_worth_it = outcome.as_ref().is_err_and(&is_worth_it);
-                if !is_worth_it || progress.attempts == ATTEMPTS_MAX || Instant::now() >= deadline {
-                    break;
-                }
+        let mut outcome = Err(Error::CircuitOpen);
+        while let Some(limit) = self.breaker.admit() {
+            progress.attempts += 1;
+            let new_connection = outcome.as_ref().is_err_and(Error::is_answer);
+            let start = Instant::now();
+            let deadline_of_attempt = deadline.min(start + limit);
+            let attempt = send(client, new_connection, deadline_of_attempt);
+            outcome = promise::keep(deadline_of_attempt, attempt).await;
+            let answered = outcome.as_ref().map_or_else(Error::is_answer, |_| true);
+            progress.circuit = self.breaker.record(answered, start.elapsed()).or(progress.circuit);
+            let is_worth_it = outcome.as_ref().is_err_and(&is_worth_it);
+            if !is_worth_it || progress.attempts == ATTEMPTS_MAX || Instant::now() >= deadline {
+                break;
             }
-            outcome
-        })
-        .await
+        }
+        outcome
     }
 }

@@ -85,7 +85,6 @@ impl From<Failure> for Error {
         match failure {
             Failure::Connect(cause) => Self::Connect(printable(&cause)),
             Failure::Tls(cause) => Self::Tls(printable(&cause)),
-            Failure::TimedOut => Self::TimedOut,
             Failure::Malformed(cause) => Self::Malformed(printable(&cause)),
         }
     }
@@ -238,7 +237,7 @@ mod tests {
         let text = format!("could not connect: invalid peer certificate: UnknownIssuer{hint}");
         let unknown: Error = Failure::Tls("invalid peer certificate: UnknownIssuer".into()).into();
         assert_error(&unknown, "tls", None, true, &text);
-        assert_error(&Failure::TimedOut.into(), "timed_out", None, true, "no answer in time");
+        assert_error(&Error::TimedOut, "timed_out", None, true, "no answer in time");
         let text = "rejected: 403 Forbidden, PERMISSION_DENIED, USER_PENDING_DELETION";
         let both = details(Some("PERMISSION_DENIED"), Some("USER_PENDING_DELETION"));
         assert_error(&Error::Rejected(status(403), both), "rejected", Some(403), true, text);

@@ -1,5 +1,6 @@
 //! Lambda's log conventions, on tracing-subscriber.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -57,9 +58,9 @@ impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let lost = mem::take(&mut self.lost);
         let counted = match (lost, line) {
-            (0, _) => line.to_vec(),
-            (_, [b'{', fields @ ..]) => [format!("{{\"lost_lines\":{lost},").as_bytes(), fields].concat(),
-            _ => [format!("lost_lines={lost} ").as_bytes(), line].concat(),
+            (0, _) => Cow::Borrowed(line),
+            (_, [b'{', fields @ ..]) => [format!("{{\"lost_lines\":{lost},").as_bytes(), fields].concat().into(),
+            _ => [format!("lost_lines={lost} ").as_bytes(), line].concat().into(),
         };
         let written = match &mut self.output {
             Some(output) => output.write_all(&counted),

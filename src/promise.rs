@@ -22,7 +22,7 @@ pub fn deadline(lambdas_deadline: SystemTime) -> Instant {
     Instant::now() + LIMIT.min(time_left(lambdas_deadline))
 }
 
-/// Does a part of the work of a report.
+/// Does a part of the work of a report: an attempt to send it.
 ///
 /// # Errors
 /// What the work returns. [`Error::TimedOut`] if it is not over by the deadline, [`Error::Panic`] if it panicked.

@@ -1,10 +1,12 @@
 //! SQS: the one call that puts a report into the queue.
 
+use std::fmt::Display;
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{StatusCode, Url};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -48,21 +50,15 @@ impl Client {
         Self { http, url: settings.url, endpoint, region: settings.region, credentials }
     }
 
-    /// Puts a report into the queue. Waits for the head of the answer until the deadline, and then for the body of an error, for
-    /// 0.3 s at most.
+    /// Puts a report into the queue. Waits for the body of an error for 0.3 s at most, and not beyond the deadline.
     ///
     /// # Errors
     /// Every variant of [`Error`] about the network or an answer.
     pub async fn send(&self, report: &Report, deadline: Instant) -> Result<(), Error> {
         let message = report.to_message().map_err(|_| Error::Panic)?;
         let body = json!({ "QueueUrl": self.url.as_str(), "MessageBody": message }).to_string();
-        let mut request = self.http.post(self.endpoint.clone());
-        for (name, value) in
-            HEADERS.into_iter().map(|(name, value)| (name, value.to_owned())).chain(self.signature(&body)?)
-        {
-            request = request.header(name, value);
-        }
-        let response = http::send(request.body(body), deadline).await?;
+        let headers = self.signed_headers(&body)?;
+        let response = self.http.post(self.endpoint.clone(), headers, body).await?;
         let status = response.status();
         if status == StatusCode::OK {
             tokio::spawn(http::read_body(response, deadline)); // a sign-in does not wait for it
@@ -78,10 +74,9 @@ impl Client {
         })
     }
 
-    /// The headers that sign a request (AWS Signature Version 4).
-    fn signature(&self, body: &str) -> Result<impl Iterator<Item = (&'static str, String)>, Error> {
-        let unusable =
-            |error: &dyn std::fmt::Display| Error::Settings(format!("a request to SQS cannot be signed: {error}"));
+    /// The headers of a request, with its signature (AWS Signature Version 4).
+    fn signed_headers(&self, body: &str) -> Result<HeaderMap, Error> {
+        let unusable = |error: &dyn Display| Error::Settings(format!("a request to SQS cannot be signed: {error}"));
         let identity = self.credentials.clone().into();
         let settings = SigningParams::builder()
             .identity(&identity)
@@ -91,16 +86,17 @@ impl Client {
             .settings(SigningSettings::default())
             .build()
             .map_err(|error| unusable(&error))?;
-        let request = SignableRequest::new(
-            "POST",
-            self.endpoint.as_str(),
-            HEADERS.into_iter(),
-            SignableBody::Bytes(body.as_bytes()),
-        )
-        .map_err(|error| unusable(&error))?;
-        let signed = sign(request, &settings.into()).map_err(|error| unusable(&error))?;
-        let (headers, _) = signed.into_parts().0.into_parts();
-        Ok(headers.into_iter().map(|header| (header.name(), header.value().to_owned())))
+        let body = SignableBody::Bytes(body.as_bytes());
+        let request = SignableRequest::new("POST", self.endpoint.as_str(), HEADERS.into_iter(), body)
+            .map_err(|error| unusable(&error))?;
+        let (signature, _) = sign(request, &settings.into()).map_err(|error| unusable(&error))?.into_parts();
+        let mut headers = HeaderMap::new();
+        for (name, value) in HEADERS.into_iter().chain(signature.headers()) {
+            let mut value = HeaderValue::try_from(value).map_err(|error| unusable(&error))?;
+            value.set_sensitive(true);
+            headers.insert(HeaderName::try_from(name).map_err(|error| unusable(&error))?, value);
+        }
+        Ok(headers)
     }
 }
 

@@ -66,8 +66,8 @@ impl Client {
         })
     }
 
-    /// Tells UserHub what happened to a user. Returns the status with which UserHub accepted the report. Waits for the head of
-    /// the answer until the deadline, and then for the body of an error, for 0.3 s at most.
+    /// Tells UserHub what happened to a user. Returns the status with which UserHub accepted the report. Waits for the body of an
+    /// error for 0.3 s at most, and not beyond the deadline.
     ///
     /// # Errors
     /// Every variant of [`Error`] about the network or an answer.
@@ -76,7 +76,7 @@ impl Client {
         let http =
             if new_connection { &self.http.with_new_connections().map_err(Error::Settings)? } else { &self.http };
         let body = format!(r#"{{"type":"{}"}}"#, report.event_type.name());
-        let response = http::send(http.post(url).headers(self.headers.clone()).body(body), deadline).await?;
+        let response = http.post(url, self.headers.clone(), body).await?;
         let status = response.status();
         let web_page = web_page(&response);
         if status.is_success() && web_page.is_none() {

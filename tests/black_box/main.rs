@@ -4,6 +4,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod answers;
+mod batches;
 mod connections;
 mod documentation;
 mod events;
@@ -15,6 +16,7 @@ mod outage;
 mod platform;
 mod process;
 mod properties;
+mod queue;
 #[cfg(target_os = "linux")]
 mod secrets;
 mod settings;

@@ -117,16 +117,24 @@ fn closes_when_userhub_is_slow() {
 }
 
 #[test]
-fn one_answer_that_does_not_come_leaves_it_closed() {
+fn one_unanswered_attempt_in_five_leaves_it_closed() {
+    let hang = vec![Step::Hang];
+    let good = || answer(200, "{}");
     let userhub =
-        UserHub::replying([vec![Step::Hang], late(600), vec![Step::Hang], answer(500, ""), answer(200, "{}")]);
+        UserHub::replying([hang.clone(), late(600), good(), good(), good(), hang.clone(), answer(500, ""), hang]);
     let function = Function::reporting_to(&userhub);
     function.sign_in(EVENT).assert_not_reported("timed_out", None);
-    function.sign_in(EVENT).assert_reported(200);
-    function.sign_in(EVENT).assert_not_reported("timed_out", None);
+    for _ in 0..4 {
+        function.sign_in(EVENT).assert_reported(200);
+    }
+    let second = function.sign_in(EVENT);
+    second.assert_not_reported("timed_out", None);
+    assert!(!second.fields().contains_key("circuit"), "{}", second.line);
     function.sign_in(EVENT).assert_not_reported("unavailable", Some(500));
-    function.sign_in(EVENT).assert_reported(200);
-    assert_eq!(userhub.reports().len(), 5);
+    let third = function.sign_in(EVENT);
+    third.assert_not_reported("timed_out", None);
+    assert_eq!(third.fields()["circuit"], "opened", "two of the last three");
+    assert_eq!(userhub.reports().len(), 8);
 }
 
 /// They cost nothing, and the first report after the outage arrives.

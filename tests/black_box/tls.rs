@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
-    KeyPair, NameConstraints, SanType, date_time_ymd,
+    KeyPair, NameConstraints, SanType, SignatureAlgorithm, date_time_ymd,
 };
-use rustls::ServerConfig;
 use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use socket2::SockRef;
 
-use harness::{Authority, EVENT, Settings, SignIn, Tls, UserHub, answer, certificate_for, server};
+use harness::{Authority, EVENT, Limit, Settings, SignIn, Tls, UserHub, answer, certificate_for, server};
 
 #[test]
 fn reports_over_tls_with_an_extra_root() {
@@ -192,22 +192,90 @@ fn refuses_chains_that_do_not_verify() {
     }
 }
 
-/// A chain without a trusted root must not take longer than the promise allows.
-#[test]
-fn refuses_a_very_long_chain() {
-    let authority = Authority::new("endless");
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let mut chain = Vec::new();
-    let mut issuer = CertifiedIssuer::self_signed(params.clone(), KeyPair::generate().unwrap()).unwrap();
-    for _ in 0..60 {
-        chain.insert(0, issuer.der().clone());
-        issuer = CertifiedIssuer::signed_by(params.clone(), KeyPair::generate().unwrap(), &issuer).unwrap();
+/// Certificates among which a path to a root can be searched in many ways, without any that leads there.
+struct Maze {
+    what: &'static str,
+    authorities: usize,
+    algorithm: &'static SignatureAlgorithm,
+    /// More names in each certificate.
+    names: usize,
+}
+
+impl Maze {
+    /// Each authority has a key of its own, and is signed by itself.
+    fn server(&self, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
+        let key = || KeyPair::generate_for(self.algorithm).unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, self.what);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.subject_alt_names =
+            (0..self.names).map(|number| SanType::DnsName(format!("{number}.example").try_into().unwrap())).collect();
+        let authorities: Vec<_> =
+            (0..self.authorities).map(|_| CertifiedIssuer::self_signed(params.clone(), key()).unwrap()).collect();
+        let own_key = key();
+        let leaf = certificate_for("localhost").signed_by(&own_key, &authorities[0]).unwrap();
+        let chain = authorities.iter().map(|authority| authority.der().clone());
+        server(std::iter::once(leaf.into()).chain(chain).collect(), &own_key, versions)
     }
+}
+
+/// webpki looks for a path to a trusted root among the certificates that a server sends, and no timer can interrupt it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_search_among_many_certificates_holds_no_sign_in() {
+    use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384};
+    let limit = Limit::for_memory(128).unwrap();
+    for (what, authorities, algorithm, names) in [
+        ("nine", 9, &PKCS_ECDSA_P256_SHA256, 0),
+        ("thirty", 30, &PKCS_ECDSA_P256_SHA256, 0),
+        ("a hundred and ten", 110, &PKCS_ECDSA_P256_SHA256, 0),
+        ("nine with expensive keys", 9, &PKCS_ECDSA_P384_SHA384, 0),
+        ("nine with many names", 9, &PKCS_ECDSA_P256_SHA256, 300),
+    ] {
+        for named_like_a_root in [false, true] {
+            // The root is trusted, so webpki checks each path's last signature with its key.
+            let root = Authority::with_key(what, KeyPair::generate_for(algorithm).unwrap());
+            let other = Authority::new("other");
+            for version in [&TLS12, &TLS13] {
+                let maze = Maze { what, authorities, algorithm, names };
+                let userhub = UserHub::start_tls(maze.server(&[version]));
+                let trusted = if named_like_a_root { &root } else { &other };
+                let function = Settings::for_base_url(&userhub.base_url())
+                    .set("USERHUB_EXTRA_CA_CERTS", trusted.file())
+                    .prepared(Some(limit.group()))
+                    .start();
+                let sign_in = function.sign_in(EVENT);
+                assert!(sign_in.elapsed < Duration::from_millis(1500), "{what}, {version:?}: {:?}", sign_in.elapsed);
+                let error = sign_in.assert_not_reported("tls", None);
+                assert!(error.starts_with("could not connect: invalid peer certificate: "), "{error}");
+                function.end();
+                userhub.wait_for_connections_to_end();
+            }
+        }
+    }
+}
+
+/// Servers may send more than the chain, in any order (RFC 8446, section 4.4.2), but they send it first.
+#[test]
+fn finds_an_ordinary_chain_before_other_certificates() {
+    let authority = Authority::new("root");
+    let authorities = |issuer: &CertifiedIssuer<'_, KeyPair>, name: &str| {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), issuer).unwrap()
+    };
+    let first = authorities(&authority.issuer, "first");
+    let second = authorities(&first, "second");
+    let third = authorities(&second, "third");
     let key = KeyPair::generate().unwrap();
-    chain.insert(0, issuer.der().clone());
-    chain.insert(0, certificate_for("localhost").signed_by(&key, &issuer).unwrap().into());
-    assert_refused("60 authorities with one name", &authority, server(chain, &key, &[&TLS13]));
+    let leaf = certificate_for("localhost").signed_by(&key, &third).unwrap();
+    let chain = [leaf.into(), third.der().clone(), second.der().clone(), first.der().clone()];
+    let others = (0..50).map(|_| third.der().clone());
+    for version in [&TLS12, &TLS13] {
+        let certificates = chain.iter().cloned().chain(others.clone()).collect();
+        sign_in_at(&authority, server(certificates, &key, &[version])).0.assert_reported(200);
+    }
 }
 
 /// rustls accepts some tickets and refuses a flood of them. The promise holds in both cases.

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import copy
 import http.client
 import io
 import json
@@ -13,14 +12,12 @@ import platform
 import pty
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import threading
 import time
-import unittest.mock
 import urllib.parse
 import urllib.request
 import zipfile
@@ -30,7 +27,6 @@ import botocore.config
 import botocore.exceptions
 from moto.cloudformation.models import cloudformation_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from samtranslator.translator.transform import transform
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
@@ -380,17 +376,6 @@ def talk(command, folder, environment, answers):
     raise AssertionError(said)
 
 
-class NoManagedPolicies:
-    def load(self):
-        return {}
-
-
-def translated(template, parameters):
-    """The plain CloudFormation template that SAM's transform makes."""
-    with unittest.mock.patch.dict("os.environ", {"AWS_DEFAULT_REGION": REGION}):
-        return transform(copy.deepcopy(template), dict(parameters), NoManagedPolicies())
-
-
 def security_scan(source, suffix, framework):
     """What checkov finds in a source."""
     with tempfile.NamedTemporaryFile("w", suffix=suffix) as file:
@@ -401,18 +386,11 @@ def security_scan(source, suffix, framework):
             "--output", "json", check=False).stdout)["results"]
 
 
-def zipped(binary):
+def zipped(binary, comment=b""):
     """The bytes of a zip with the function's code."""
     file, entry = io.BytesIO(), zipfile.ZipInfo("bootstrap")
     entry.external_attr = 0o100755 << 16
     with zipfile.ZipFile(file, "w") as archive:
+        archive.comment = comment
         archive.writestr(entry, pathlib.Path(binary).read_bytes(), zipfile.ZIP_DEFLATED, 1)
     return file.getvalue()
-
-
-def release_assets(folder):
-    """What `make release` makes of the zip that `make build` makes. A list of its components would take minutes."""
-    run("make", "build")
-    shutil.copy(ROOT / "target/lambda/userhub-signin/bootstrap.zip", folder / "userhub-signin-x86_64.zip")
-    (folder / "userhub-signin-x86_64.cdx.json").write_text("{}")
-    return run("python3", "tools/release.py", "--assets", folder, "--notes", folder.parent / "notes.md", "x86_64")

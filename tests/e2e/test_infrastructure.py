@@ -50,7 +50,7 @@ class Page(unittest.TestCase):
 
     def test_the_native_list_says_what_the_template_says(self):
         properties = {name: resource["Properties"] for name, resource in TEMPLATE["Resources"].items()}
-        self.assertIn(f"Time limit {properties['Function']['Timeout']} s", PAGE)
+        self.assertIn(f"A timeout of {properties['Function']['Timeout']} s", PAGE)
         self.assertIn(properties["QueueMapping"]["FunctionResponseTypes"][0], PAGE)
 
 

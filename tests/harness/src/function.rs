@@ -13,11 +13,16 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value};
 
+#[cfg(target_os = "linux")]
+use crate::limit;
 use crate::runtime_api::{Behaviour, FUNCTION_TIMEOUT, Response, RuntimeApi};
-use crate::{ADMIN_KEY, CONNECTION_ID, EVENT, UserHub};
+use crate::{ACCESS_KEY_ID, ADMIN_KEY, CONNECTION_ID, EVENT, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, Sqs, UserHub};
 
 /// The promise: the event comes back within 2 s. The rest is slack for a busy machine, well below Cognito's 5 s.
 const ANSWER_LIMIT: Duration = Duration::from_millis(2800);
+
+/// The time limit of the queue's function in the template.
+const QUEUE_FUNCTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a function is started.
 #[must_use]
@@ -34,8 +39,8 @@ pub struct Settings {
 #[derive(Clone)]
 enum Launch {
     Direct,
-    /// For measurements: a shell moves itself into the control group, waits for a word, and becomes the function. So
-    /// neither creating the process nor the move counts.
+    /// For measurements: a shell is moved into the control group, waits for a word, and becomes the function. So neither
+    /// creating the process nor the move counts.
     Prepared(Option<PathBuf>),
 }
 
@@ -57,9 +62,26 @@ impl Settings {
             .set("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
             .set("AWS_LAMBDA_LOG_FORMAT", "JSON")
+            .set("AWS_REGION", REGION)
+            .set("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
+            .set("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
+            .set("AWS_SESSION_TOKEN", SESSION_TOKEN)
             .set("USERHUB_ADMIN_KEY", ADMIN_KEY)
             .set("AMAZON_COGNITO_CONNECTION_ID", CONNECTION_ID)
             .set("USERHUB_BASE_URL", base_url)
+    }
+
+    /// What UserHub does not take goes into the queue.
+    pub fn queue(self, sqs: &Sqs) -> Self {
+        self.set("USERHUB_QUEUE_URL", &sqs.queue_url())
+    }
+
+    /// Everything goes through the queue, and the function cannot ask UserHub itself.
+    pub fn via_queue(self, sqs: &Sqs) -> Self {
+        self.queue(sqs)
+            .set("USERHUB_REPORT_VIA", "queue")
+            .unset("USERHUB_ADMIN_KEY")
+            .unset("AMAZON_COGNITO_CONNECTION_ID")
     }
 
     pub fn set(mut self, variable: &str, value: &str) -> Self {
@@ -111,7 +133,7 @@ impl Settings {
 }
 
 /// A running function. When it is dropped, the log must contain one line for each sign-in that the test looked at, and
-/// neither the key nor a user name.
+/// neither a secret nor a user name.
 pub struct Function {
     process: Child,
     started_at: Instant,
@@ -135,6 +157,14 @@ pub struct SignIn {
     pub line: String,
 }
 
+/// What the queue's function made of a batch.
+pub struct Batch {
+    /// The ids of the messages that stay in the queue.
+    pub failed: Vec<String>,
+    /// From the moment when the event was handed over.
+    pub elapsed: Duration,
+}
+
 impl Function {
     pub fn reporting_to(userhub: &UserHub) -> Self {
         Settings::for_base_url(&userhub.base_url()).start()
@@ -143,10 +173,8 @@ impl Function {
     fn start(settings: Settings) -> Self {
         let runtime_api = RuntimeApi::start(settings.runtime_api);
         let mut words = settings.command;
-        if let Launch::Prepared(group) = &settings.launch {
-            let script = r#"test -z "$0" || echo $$ >"$0"; read -r _; exec "$@""#;
-            let procs = group.as_ref().map(|group| group.join("cgroup.procs")).unwrap_or_default();
-            words.splice(..0, ["sh".into(), "-c".into(), script.into(), procs.into_os_string()]);
+        if let Launch::Prepared(_) = &settings.launch {
+            words.splice(..0, ["sh", "-c", r#"read -r _; exec "$0" "$@""#].map(Into::into));
         }
         let mut command = Command::new(&words[0]);
         command
@@ -162,7 +190,11 @@ impl Function {
         }
         let mut started_at = Instant::now();
         let mut process = command.spawn().expect("the program starts");
-        if let Launch::Prepared(_) = settings.launch {
+        if let Launch::Prepared(group) = &settings.launch {
+            #[cfg(target_os = "linux")]
+            if let Some(group) = group {
+                limit::enter(group, process.id());
+            }
             thread::sleep(PREPARATION);
         }
         #[cfg(target_os = "linux")]
@@ -227,8 +259,21 @@ impl Function {
     #[track_caller]
     pub fn invoke(&self, deadline: SystemTime, event: &[u8]) -> Response {
         let request_id = format!("00000000-0000-4000-8000-{:012}", self.invocations.fetch_add(1, Ordering::Relaxed));
-        self.user_names.lock().unwrap().insert(user_name(event));
+        self.user_names.lock().unwrap().extend(user_names(event));
         self.runtime_api.invoke(&request_id, event, deadline)
+    }
+
+    /// Sends an event with messages through the queue's function, and checks that its response has the published form
+    /// (<https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>).
+    #[track_caller]
+    pub fn report_batch(&self, event: &[u8]) -> Batch {
+        let response = self.invoke(SystemTime::now() + QUEUE_FUNCTION_TIMEOUT, event);
+        let body = String::from_utf8_lossy(&response.body);
+        assert_eq!(response.verdict, "response", "the whole batch stays in the queue: {body}");
+        let failed = failed_messages(&body).unwrap_or_else(|| panic!("Lambda cannot read this answer: {body}"));
+        let event = String::from_utf8_lossy(event);
+        assert!(failed.iter().all(|id| event.contains(id)), "no message of this batch: {body}");
+        Batch { failed, elapsed: response.elapsed }
     }
 
     /// Waits for a printed line that contains `text`, and returns the first one.
@@ -258,12 +303,6 @@ impl Function {
     /// Sends an ordinary event with more header lines, and does not wait for the response.
     pub fn send_with_headers(&self, headers: &str) {
         self.runtime_api.send("with-headers", EVENT, SystemTime::now() + FUNCTION_TIMEOUT, headers);
-    }
-
-    /// Waits until the extension has finished, so that Lambda could freeze the function. Returns when that was.
-    #[track_caller]
-    pub fn wait_until_idle(&self) -> Instant {
-        wait_for(|| self.runtime_api.idle_since()).expect("the extension asks for the next invocation")
     }
 
     /// Changes how the Runtime API behaves, from its next reply on.
@@ -344,7 +383,9 @@ impl Drop for Function {
             assert_eq!(lines.len(), 1, "one line for each sign-in: {lines:#?}");
         }
         for line in &*log {
-            assert!(!line.contains(ADMIN_KEY), "the key is in {line}");
+            for secret in [ADMIN_KEY, SECRET_ACCESS_KEY, SESSION_TOKEN] {
+                assert!(!line.contains(secret), "a secret is in {line}");
+            }
             let line = line.replace("TokenGeneration_ClientCredentials", ""); // its user name is "ClientCredentials"
             for user_name in self.user_names.lock().unwrap().iter().filter(|name| name.len() > 3) {
                 assert!(!line.contains(user_name), "the user name is in {line}");
@@ -383,7 +424,24 @@ impl SignIn {
         assert_eq!(fields["error_kind"], error_kind, "{}", self.line);
         assert_eq!(fields.get("status"), status.map(Value::from).as_ref(), "{}", self.line);
         assert_eq!(fields["level"], "ERROR", "{}", self.line);
-        let error = fields["error"].as_str().expect("the error's text").to_owned();
+        self.error_text()
+    }
+
+    /// The report waits in the queue, because UserHub did not take it, or because it was not asked. Returns the text of the
+    /// error, which is empty if UserHub was not asked.
+    #[track_caller]
+    pub fn assert_queued(&self, error_kind: Option<&str>) -> String {
+        let fields = self.fields();
+        assert_eq!(fields["outcome"], "queued", "{}", self.line);
+        assert_eq!(fields.get("error_kind"), error_kind.map(Value::from).as_ref(), "{}", self.line);
+        assert_eq!(fields["level"], "INFO", "{}", self.line);
+        assert_eq!(fields.contains_key("error"), error_kind.is_some(), "{}", self.line);
+        if error_kind.is_some() { self.error_text() } else { String::new() }
+    }
+
+    #[track_caller]
+    fn error_text(&self) -> String {
+        let error = self.fields()["error"].as_str().expect("the error's text").to_owned();
         assert!(error.len() < 600 && !error.contains("/users/"), "{}", self.line);
         error
     }
@@ -400,7 +458,7 @@ pub fn binary() -> PathBuf {
 
 /// Processor time of a process's threads, as the kernel counts it, in nanoseconds.
 #[cfg(target_os = "linux")]
-fn cpu_time(process: u32) -> Duration {
+pub(crate) fn cpu_time(process: u32) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("a running process");
     let nanoseconds = threads.filter_map(|thread| {
         let statistics = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
@@ -430,8 +488,18 @@ fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
-/// The event's user name, empty if it has none.
-fn user_name(event: &[u8]) -> String {
+/// The ids in an answer of the form `{"batchItemFailures":[{"itemIdentifier":"<id>"}]}`.
+fn failed_messages(answer: &str) -> Option<Vec<String>> {
+    let answer: Map<String, Value> = serde_json::from_str(answer).ok()?;
+    let failures = answer.get("batchItemFailures").filter(|_| answer.len() == 1)?.as_array()?;
+    failures.iter().map(|failure| Some(failure.get("itemIdentifier")?.as_str()?.to_owned())).collect()
+}
+
+/// The user names in an event of Cognito, or in the messages of one of SQS.
+fn user_names(event: &[u8]) -> Vec<String> {
     let event: Value = serde_json::from_slice(event).unwrap_or_default();
-    event.get("userName").and_then(Value::as_str).unwrap_or_default().to_owned()
+    let bodies = event["Records"].as_array().into_iter().flatten().filter_map(|record| record["body"].as_str());
+    let messages = bodies.map(|body| serde_json::from_str(body).unwrap_or_default());
+    let names = messages.chain([event.clone()]).map(|it: Value| it["userName"].as_str().map(ToOwned::to_owned));
+    names.flatten().collect()
 }

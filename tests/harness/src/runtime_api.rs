@@ -1,24 +1,23 @@
 //! Lambda's Runtime API on loopback: it gives events to the function and takes its responses
-//! (<https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>). It has the Extensions API too: an invocation begins
-//! when both the runtime and the extension have asked for it, so it ends when the extension asks for the next one
-//! (<https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html>).
+//! (<https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>).
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::SockRef;
 
 use crate::http::Request;
+use crate::server::respond;
 
 const RUNTIME: &str = "/2018-06-01/runtime";
-const EXTENSION: &str = "/2020-01-01/extension";
-const EXTENSION_ID: &str = "00000000-0000-4000-8000-eeeeeeeeeeee";
-
 const ARN: &str = "arn:aws:lambda:eu-west-1:123456789012:function:userhub-signin";
+
+const FAILURE: &str = r#"{"errorMessage":"Failed","errorType":"InternalError"}"#;
 
 /// How long Cognito waits, and so the longest useful time limit of the function.
 pub const FUNCTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,20 +36,7 @@ struct Shared {
     ready_at: Mutex<Option<Instant>>,
     behaviour: Mutex<Behaviour>,
     handed_over_at: Mutex<Instant>,
-    extension: Mutex<Extension>,
-    extension_changed: Condvar,
-}
-
-/// The state of the function's extension.
-#[derive(Default)]
-enum Extension {
-    #[default]
-    NotRegistered,
-    Busy,
-    /// It asked for an invocation, at that time.
-    Idle(Instant),
-    /// An invocation has begun. Contains the reply that the extension will get.
-    Invoked(String),
+    handed_over: AtomicU64,
 }
 
 /// How this Runtime API treats the function.
@@ -62,12 +48,10 @@ pub enum Behaviour {
     Slow,
     /// Resets connections instead of replying, and accepts no new ones.
     Gone,
-    /// Refuses every request of an extension.
-    RefusesExtensions,
-    /// Never replies to an extension.
-    IgnoresExtensions,
-    /// Gives the runtime its event long after it told the extension about it.
-    DelaysEvents,
+    /// Answers 500, after which AWS wants a runtime to end.
+    Fails,
+    /// Does not say when an invocation must end.
+    GivesNoDeadline,
 }
 
 struct Invocation {
@@ -101,8 +85,7 @@ impl RuntimeApi {
             ready_at: Mutex::new(None),
             behaviour: Mutex::new(behaviour),
             handed_over_at: Mutex::new(Instant::now()),
-            extension: Mutex::default(),
-            extension_changed: Condvar::new(),
+            handed_over: AtomicU64::new(0),
         });
         let server = Arc::clone(&shared);
         thread::spawn(move || {
@@ -134,16 +117,8 @@ impl RuntimeApi {
 
     pub fn set_behaviour(&self, behaviour: Behaviour) {
         *self.shared.behaviour.lock().unwrap() = behaviour;
-        if behaviour == Behaviour::Gone {
+        if matches!(behaviour, Behaviour::Gone | Behaviour::Fails) {
             self.send("", b"", UNIX_EPOCH, ""); // the function may be waiting for its next event
-        }
-    }
-
-    /// When the function's extension asked for the next invocation. The last one goes on until then.
-    pub fn idle_since(&self) -> Option<Instant> {
-        match *self.shared.extension.lock().unwrap() {
-            Extension::Idle(since) => Some(since),
-            _ => None,
         }
     }
 
@@ -158,31 +133,23 @@ impl Shared {
     fn serve(&self, mut stream: TcpStream) {
         stream.set_nodelay(true).expect("nodelay");
         while let Ok(Some(request)) = Request::read(&mut stream) {
-            let reply = if let Some(path) = request.path.strip_prefix(EXTENSION) {
-                self.serve_extension(path, &request)
+            let path = request.path.strip_prefix(RUNTIME).expect("a path of the Runtime API");
+            let invocation = if path == "/invocation/next" {
+                self.ready_at.lock().unwrap().get_or_insert_with(Instant::now);
+                let Ok(invocation) = self.invocations.lock().unwrap().recv() else { return };
+                Some(invocation)
             } else {
-                let path = request.path.strip_prefix(RUNTIME).expect("a path of the Runtime API");
-                if path == "/invocation/next" {
-                    self.ready_at.lock().unwrap().get_or_insert_with(Instant::now);
-                    let Ok(invocation) = self.invocations.lock().unwrap().recv() else { return };
-                    self.invoke_extension(&invocation);
-                    if *self.behaviour.lock().unwrap() == Behaviour::DelaysEvents {
-                        thread::sleep(Duration::from_millis(2500));
-                    }
-                    let reply = next_invocation(&invocation);
-                    *self.handed_over_at.lock().unwrap() = Instant::now();
-                    reply
-                } else {
-                    self.take_response(path, request.body.clone());
-                    b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_vec()
-                }
+                self.take_response(path, request.body);
+                None
             };
             let behaviour = *self.behaviour.lock().unwrap();
+            let reply = match invocation {
+                _ if behaviour == Behaviour::Fails => respond(500, "application/json", FAILURE).into_bytes(),
+                Some(invocation) => self.next_invocation(&invocation, behaviour),
+                None => b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            };
             let sent = match behaviour {
-                Behaviour::Normal
-                | Behaviour::RefusesExtensions
-                | Behaviour::IgnoresExtensions
-                | Behaviour::DelaysEvents => stream.write_all(&reply),
+                Behaviour::Normal | Behaviour::Fails | Behaviour::GivesNoDeadline => stream.write_all(&reply),
                 Behaviour::Slow => reply.chunks(reply.len().div_ceil(3)).try_for_each(|piece| {
                     thread::sleep(Duration::from_millis(100));
                     stream.write_all(piece)
@@ -195,58 +162,25 @@ impl Shared {
         }
     }
 
-    /// Replies to a request of the Extensions API. The reply to a request for the next invocation waits for one. An extension
-    /// that has registered and does not ask gets no invocation any more, and neither does the runtime.
-    fn serve_extension(&self, path: &str, request: &Request) -> Vec<u8> {
-        let refuses = || *self.behaviour.lock().unwrap() == Behaviour::RefusesExtensions;
-        if refuses() {
-            return refusal();
-        }
-        while *self.behaviour.lock().unwrap() == Behaviour::IgnoresExtensions {
-            thread::sleep(Duration::from_millis(10));
-        }
-        if path == "/register" {
-            assert!(matches!(*self.extension.lock().unwrap(), Extension::NotRegistered), "registered twice");
-            assert!(self.ready_at.lock().unwrap().is_none(), "the runtime was ready before the extension registered");
-            assert_eq!(request.header("lambda-extension-name"), Some("userhub-signin"));
-            assert_eq!(request.body, br#"{"events":["INVOKE"]}"#);
-            *self.extension.lock().unwrap() = Extension::Busy;
-            let body = r#"{"functionName":"userhub-signin","functionVersion":"$LATEST","handler":"bootstrap"}"#;
-            return format!(
-                "HTTP/1.1 200 OK\r\nLambda-Extension-Identifier: {EXTENSION_ID}\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            )
-            .into_bytes();
-        }
-        assert_eq!(path, "/event/next");
-        assert_eq!(request.header("lambda-extension-identifier"), Some(EXTENSION_ID));
-        let mut extension = self.extension.lock().unwrap();
-        *extension = Extension::Idle(Instant::now());
-        self.extension_changed.notify_all();
-        loop {
-            if let Extension::Invoked(body) = &*extension {
-                let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-                *extension = Extension::Busy;
-                return if refuses() { refusal() } else { reply.into_bytes() };
-            }
-            extension = self.extension_changed.wait(extension).unwrap();
-        }
-    }
-
-    /// Waits until the extension has finished the last invocation, and tells it about this one.
-    fn invoke_extension(&self, invocation: &Invocation) {
-        let mut extension = self.extension.lock().unwrap();
-        while matches!(*extension, Extension::Busy | Extension::Invoked(_)) {
-            extension = self.extension_changed.wait(extension).unwrap();
-        }
-        if matches!(*extension, Extension::Idle(_)) {
-            *extension = Extension::Invoked(format!(
-                r#"{{"eventType":"INVOKE","deadlineMs":{},"requestId":"{}","invokedFunctionArn":"{ARN}","tracing":{{"type":"X-Amzn-Trace-Id","value":"Root=1"}}}}"#,
-                milliseconds(invocation.deadline),
-                invocation.request_id,
-            ));
-            self.extension_changed.notify_all();
-        }
+    fn next_invocation(&self, invocation: &Invocation, behaviour: Behaviour) -> Vec<u8> {
+        *self.handed_over_at.lock().unwrap() = Instant::now();
+        let deadline = match behaviour {
+            Behaviour::GivesNoDeadline => String::new(),
+            _ => format!("Lambda-Runtime-Deadline-Ms: {}\r\n", milliseconds(invocation.deadline)),
+        };
+        let head = format!(
+            "HTTP/1.1 200 OK\r\n\
+             Content-Type: application/json\r\n\
+             Content-Length: {}\r\n\
+             Lambda-Runtime-Aws-Request-Id: {}\r\n\
+             Lambda-Runtime-Invoked-Function-Arn: {ARN}\r\n\
+             Lambda-Runtime-Trace-Id: {}\r\n{deadline}{}\r\n",
+            invocation.event.len(),
+            invocation.request_id,
+            trace_id(self.handed_over.fetch_add(1, Ordering::Relaxed)),
+            invocation.headers,
+        );
+        [head.as_bytes(), &invocation.event].concat()
     }
 
     fn take_response(&self, path: &str, body: Vec<u8>) {
@@ -260,29 +194,30 @@ impl Shared {
     }
 }
 
-/// It has an identifier, so that only the status says what it is.
-fn refusal() -> Vec<u8> {
-    format!("HTTP/1.1 403 Forbidden\r\nLambda-Extension-Identifier: {EXTENSION_ID}\r\nContent-Length: 0\r\n\r\n")
-        .into_bytes()
-}
-
-fn next_invocation(invocation: &Invocation) -> Vec<u8> {
-    let head = format!(
-        "HTTP/1.1 200 OK\r\n\
-         Content-Type: application/json\r\n\
-         Content-Length: {}\r\n\
-         Lambda-Runtime-Aws-Request-Id: {}\r\n\
-         Lambda-Runtime-Deadline-Ms: {}\r\n\
-         Lambda-Runtime-Invoked-Function-Arn: {ARN}\r\n\
-         Lambda-Runtime-Trace-Id: Root=1-00000000-000000000000000000000000;Sampled=0\r\n{}\r\n",
-        invocation.event.len(),
-        invocation.request_id,
-        milliseconds(invocation.deadline),
-        invocation.headers,
-    );
-    [head.as_bytes(), &invocation.event].concat()
+/// Each invocation has another one, which lambda_runtime keeps in an environment variable. This has the form and the length
+/// of a real one.
+fn trace_id(invocation: u64) -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
+    let scattered = (invocation + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15); // another number for each invocation
+    let id = u128::from(scattered) << 32 | u128::from(invocation);
+    format!("Root=1-{seconds:08x}-{id:024x};Parent={scattered:016x};Sampled=0;Lineage=1:{:08x}:0", scattered >> 32)
 }
 
 fn milliseconds(deadline: SystemTime) -> u128 {
     deadline.duration_since(UNIX_EPOCH).expect("a time after 1970").as_millis()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_invocation_has_a_trace_id_of_real_length() {
+        let ids: HashSet<_> = (0..100_000).map(trace_id).collect();
+        assert_eq!(ids.len(), 100_000);
+        let real = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=0;Lineage=1:a87bd80c:0";
+        assert!(ids.iter().all(|id| id.len() == real.len()), "{ids:?}");
+    }
 }

@@ -1,4 +1,4 @@
-//! UserHub over TLS, with certificates made on the spot, good and bad.
+//! UserHub and SQS over TLS, with certificates made on the spot, good and bad.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use tempfile::TempPath;
 
-use crate::userhub::{Reply, UserHub, answer};
+use crate::server::{Connect, Reply, Step};
+use crate::sqs::Sqs;
+use crate::userhub::UserHub;
 
 /// A certificate authority, and a file with its certificate for the function to trust.
 pub struct Authority {
@@ -21,10 +23,14 @@ pub struct Authority {
 
 impl Authority {
     pub fn new(name: &str) -> Self {
+        Self::with_key(name, KeyPair::generate().unwrap())
+    }
+
+    pub fn with_key(name: &str, key: KeyPair) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let issuer = CertifiedIssuer::self_signed(params, key).unwrap();
         let mut file = tempfile::Builder::new().suffix(".pem").tempfile().unwrap();
         file.write_all(issuer.pem().as_bytes()).unwrap();
         Self { issuer, file: file.into_temp_path() }
@@ -61,7 +67,7 @@ pub fn certificate_for(host: &str) -> CertificateParams {
     CertificateParams::new([host.to_owned()]).unwrap()
 }
 
-/// How UserHub accepts connections over TLS.
+/// How a stand-in accepts connections over TLS.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
@@ -73,9 +79,13 @@ impl Tls {
         Self { config: Arc::new(config), handshakes: Arc::default() }
     }
 
-    /// How long UserHub's part of each handshake took since the last call.
+    /// How long the stand-in's part of each handshake took since the last call.
     pub fn handshakes(&self) -> Vec<Duration> {
         std::mem::take(&mut self.handshakes.lock().unwrap())
+    }
+
+    fn connect(self) -> Connect {
+        Box::new(move |tcp| Ok(Box::new(self.accept(tcp)?)))
     }
 
     fn accept(&self, mut tcp: TcpStream) -> io::Result<TlsStream> {
@@ -107,17 +117,30 @@ impl Tls {
     }
 }
 
+impl Sqs {
+    /// Accepts every message, over TLS, at `localhost`.
+    pub fn start_tls(config: ServerConfig) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let base_url = at_localhost(&listener);
+        Self::listen_with(listener, &base_url, vec![vec![Step::Accept]], Tls::new(config).connect())
+    }
+}
+
+/// A name rather than a number, for the certificate.
+fn at_localhost(listener: &TcpListener) -> String {
+    format!("https://localhost:{}", listener.local_addr().expect("an address").port())
+}
+
 impl UserHub {
     /// Accepts every report, over TLS, at `localhost`.
     pub fn start_tls(config: ServerConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        Self::listen_tls(listener, [answer(200, "{}")], Tls::new(config))
+        Self::listen_tls(listener, [vec![Step::Accept]], Tls::new(config))
     }
 
     pub fn listen_tls(listener: TcpListener, replies: impl Into<Vec<Reply>>, tls: Tls) -> Self {
-        let port = listener.local_addr().expect("an address").port();
-        let base_url = format!("https://localhost:{port}"); // a name, for the certificate
-        Self::listen_with(listener, base_url, replies.into(), move |tcp| Ok(Box::new(tls.accept(tcp)?)))
+        let base_url = at_localhost(&listener);
+        Self::listen_with(listener, base_url, replies.into(), tls.connect())
     }
 }
 

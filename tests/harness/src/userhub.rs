@@ -1,50 +1,17 @@
-//! A strict stand-in for UserHub's Admin API. It accepts only the request that the API documents, records each one, and
-//! replies as it is told. When it is dropped, it fails the test if anything else was sent, or if a report was not checked.
+//! A strict stand-in for UserHub's Admin API. It accepts only the request that the API documents.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ::http::StatusCode;
 use percent_encoding::percent_decode_str;
-use socket2::SockRef;
 
-use crate::http::{Request, invalid};
+use crate::http::Request;
+use crate::server::{Connect, Connection, Protocol, Reply, Server, Step, plain, respond};
 use crate::{ADMIN_KEY, CONNECTION_ID};
-
-/// A step of a reply. After the last one the connection waits for the next request.
-#[derive(Clone)]
-pub enum Step {
-    Send(Vec<u8>),
-    Wait(Duration),
-    /// The bytes again and again, with this pause in between, until the function closes the connection.
-    SendForever(Vec<u8>, Duration),
-    /// Nothing more, until the function closes the connection.
-    Hang,
-    Close,
-    Reset,
-}
-
-/// How UserHub replies to one request.
-pub type Reply = Vec<Step>;
-
-/// A complete answer with a JSON body.
-pub fn answer(status: u16, body: &str) -> Reply {
-    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Other");
-    let length = body.len();
-    let head =
-        format!("HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
-    vec![send(head + body)]
-}
-
-/// Bytes as they are: a complete answer or a part of one.
-pub fn send(bytes: impl Into<Vec<u8>>) -> Step {
-    Step::Send(bytes.into())
-}
 
 /// One request from the function.
 #[derive(Clone, Debug)]
@@ -60,40 +27,18 @@ pub struct ReceivedReport {
     pub request: Request,
 }
 
+/// What it can do beside this, see [`Server`].
 pub struct UserHub {
-    pub address: SocketAddr,
+    server: Server<ReceivedReport>,
     base_url: String,
-    listener: TcpListener,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    replies: Mutex<Vec<Reply>>,
-    accept: Accept,
-    allows_other_clients: AtomicBool,
-    open: Mutex<HashMap<usize, TcpStream>>,
-    seen: Mutex<Seen>,
-}
-
-/// Turns a TCP connection into one that HTTP is spoken on.
-type Accept = Box<dyn Fn(TcpStream) -> io::Result<Box<dyn Stream>> + Send + Sync>;
-
-pub(crate) trait Stream: Read + Write {}
-impl<T: Read + Write> Stream for T {}
-
-#[derive(Default)]
-struct Seen {
-    connections: usize,
-    requests: usize,
-    last_reply_ended_at: Option<Instant>,
-    reports: Vec<ReceivedReport>,
-    violations: Vec<String>,
+    allows_other_clients: Arc<AtomicBool>,
+    accepted: Arc<Mutex<HashMap<String, Vec<Instant>>>>,
 }
 
 impl UserHub {
     /// Accepts every report.
     pub fn start() -> Self {
-        Self::replying([answer(200, "{}")])
+        Self::replying([vec![Step::Accept]])
     }
 
     /// Replies to each request with the next of `replies`, and repeats the last one.
@@ -103,65 +48,37 @@ impl UserHub {
 
     pub fn listen(listener: TcpListener, replies: impl Into<Vec<Reply>>) -> Self {
         let base_url = format!("http://{}", listener.local_addr().expect("an address"));
-        Self::listen_with(listener, base_url, replies.into(), |tcp| Ok(Box::new(tcp)))
+        Self::listen_with(listener, base_url, replies.into(), plain())
     }
 
-    pub(crate) fn listen_with(
-        listener: TcpListener,
-        base_url: String,
-        replies: Vec<Reply>,
-        accept: impl Fn(TcpStream) -> io::Result<Box<dyn Stream>> + Send + Sync + 'static,
-    ) -> Self {
-        let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared {
-            replies: Mutex::new(replies),
-            accept: Box::new(accept),
-            allows_other_clients: AtomicBool::new(false),
-            open: Mutex::default(),
-            seen: Mutex::default(),
-        });
-        let accepting = listener.try_clone().expect("a second handle");
-        let server = Arc::clone(&shared);
-        thread::spawn(move || {
-            for stream in accepting.incoming() {
-                let server = Arc::clone(&server);
-                match stream {
-                    Ok(stream) => drop(thread::spawn(move || server.serve(stream))),
-                    Err(_) => thread::sleep(Duration::from_millis(1)), // refuses connections now
-                }
-            }
-        });
-        Self { address, base_url, listener, shared }
+    pub(crate) fn listen_with(listener: TcpListener, base_url: String, replies: Vec<Reply>, connect: Connect) -> Self {
+        let allows_other_clients = Arc::new(AtomicBool::new(false));
+        let allows = Arc::clone(&allows_other_clients);
+        let accepted: Arc<Mutex<HashMap<String, Vec<Instant>>>> = Arc::default();
+        let accepts = Arc::clone(&accepted);
+        let protocol = Protocol {
+            name: "UserHub",
+            connect,
+            read: Box::new(move |request, Connection { number, peer }| {
+                let user_name = user_name(&request, !allows.load(Ordering::Relaxed))?;
+                let event_type = event_type(&request)?;
+                Ok(ReceivedReport { user_name, event_type, connection: number, peer, request })
+            }),
+            accept: Box::new(move |report: &ReceivedReport| {
+                accepts.lock().unwrap().entry(report.user_name.clone()).or_default().push(Instant::now());
+                respond(200, "application/json", "{}")
+            }),
+        };
+        Self { server: Server::start(listener, replies, protocol), base_url, allows_other_clients, accepted }
     }
 
     pub fn base_url(&self) -> String {
         self.base_url.clone()
     }
 
-    /// From now on replies to each request with the next of `replies`, and repeats the last one.
-    pub fn reply_with(&self, replies: impl Into<Vec<Reply>>) {
-        self.shared.seen.lock().unwrap().requests = 0;
-        *self.shared.replies.lock().unwrap() = replies.into();
-    }
-
     /// Accepts a report from a client with other headers, such as Node.js.
     pub fn allow_other_clients(&self) {
-        self.shared.allows_other_clients.store(true, Ordering::Relaxed);
-    }
-
-    /// Closes all connections, and refuses new ones or accepts them again. The listener must be one of [`reserve`]:
-    /// Linux would give another one a new port.
-    #[cfg(target_os = "linux")]
-    pub fn refuse_connections(&self, refuse: bool) {
-        let listener = SockRef::from(&self.listener);
-        if refuse {
-            listener.shutdown(Shutdown::Both).expect("to stop listening");
-        } else {
-            listener.listen(128).expect("to listen again");
-        }
-        for connection in self.shared.open.lock().unwrap().values() {
-            connection.shutdown(Shutdown::Both).ok();
-        }
+        self.allows_other_clients.store(true, Ordering::Relaxed);
     }
 
     /// The reports since the last call. All of them must be of sign-ins.
@@ -174,7 +91,7 @@ impl UserHub {
 
     /// The reports since the last call.
     pub fn reports_of_any_type(&self) -> Vec<ReceivedReport> {
-        std::mem::take(&mut self.shared.seen.lock().unwrap().reports)
+        self.server.take_requests()
     }
 
     /// The only report since the last call. It must be of a sign-in.
@@ -192,124 +109,17 @@ impl UserHub {
         reports.remove(0)
     }
 
-    /// When the last reply to a request was complete.
-    #[track_caller]
-    pub fn last_reply_ended_at(&self) -> Instant {
-        self.shared.seen.lock().unwrap().last_reply_ended_at.expect("a reply")
-    }
-
-    pub fn connections(&self) -> usize {
-        self.shared.seen.lock().unwrap().connections
-    }
-
-    /// Waits until all connections have ended, so that everything sent on them has been recorded.
-    pub fn wait_for_connections_to_end(&self) {
-        while !self.shared.open.lock().unwrap().is_empty() {
-            thread::sleep(Duration::from_millis(1));
-        }
+    /// When it accepted reports of each user with [`Step::Accept`].
+    pub fn accepted(&self) -> HashMap<String, Vec<Instant>> {
+        self.accepted.lock().unwrap().clone()
     }
 }
 
-impl Drop for UserHub {
-    fn drop(&mut self) {
-        if !thread::panicking() {
-            let seen = self.shared.seen.lock().unwrap();
-            assert!(seen.violations.is_empty(), "UserHub would have refused: {:#?}", seen.violations);
-            assert!(seen.reports.is_empty(), "reports that were not checked: {:#?}", seen.reports);
-        }
-    }
-}
+impl Deref for UserHub {
+    type Target = Server<ReceivedReport>;
 
-impl Shared {
-    fn serve(&self, tcp: TcpStream) {
-        let connection = {
-            let mut seen = self.seen.lock().unwrap();
-            seen.connections += 1;
-            seen.connections - 1
-        };
-        tcp.set_nodelay(true).expect("nodelay");
-        let Ok(peer) = tcp.peer_addr() else { return }; // closed already
-        let handle = tcp.try_clone().expect("a second handle");
-        self.open.lock().unwrap().insert(connection, tcp.try_clone().expect("a third handle"));
-        let served = (self.accept)(tcp).and_then(|stream| self.answer_requests(stream, &handle, connection, peer));
-        if let Err(error) = served
-            && error.kind() == ErrorKind::InvalidData
-        {
-            self.seen.lock().unwrap().violations.push(error.to_string());
-        }
-        self.open.lock().unwrap().remove(&connection);
-    }
-
-    /// Returns an error if the connection does not end between two requests. [`ErrorKind::InvalidData`] is a violation of
-    /// HTTP.
-    fn answer_requests(
-        &self,
-        mut stream: Box<dyn Stream>,
-        tcp: &TcpStream,
-        connection: usize,
-        peer: SocketAddr,
-    ) -> io::Result<()> {
-        while let Some(request) = Request::read(&mut stream)? {
-            let reply = {
-                let mut seen = self.seen.lock().unwrap();
-                let strict = !self.allows_other_clients.load(Ordering::Relaxed);
-                match user_name(&request, strict).and_then(|user_name| Ok((user_name, event_type(&request)?))) {
-                    Ok((user_name, event_type)) => {
-                        seen.reports.push(ReceivedReport { user_name, event_type, connection, peer, request });
-                    }
-                    Err(violation) => seen.violations.push(format!("{violation}: {request:?}")),
-                }
-                seen.requests += 1;
-                let replies = self.replies.lock().unwrap();
-                replies[(seen.requests - 1).min(replies.len() - 1)].clone()
-            };
-            let ended = reply.into_iter().try_for_each(|step| step.perform(&mut stream, tcp));
-            self.seen.lock().unwrap().last_reply_ended_at = Some(Instant::now());
-            ended?;
-        }
-        Ok(())
-    }
-}
-
-/// A listener at a free port, which it keeps when it stops listening for a while.
-pub fn reserve(address: impl Into<IpAddr>) -> TcpListener {
-    let address = address.into();
-    loop {
-        let free = TcpListener::bind((address, 0)).expect("a free port").local_addr().expect("an address");
-        // Linux keeps a port that was bound by its number.
-        if let Ok(listener) = TcpListener::bind(free) {
-            return listener;
-        }
-    }
-}
-
-impl Step {
-    /// Returns an error if the connection has ended.
-    pub fn perform(self, stream: &mut (impl Read + Write), tcp: &TcpStream) -> io::Result<()> {
-        let mut send = |bytes: &[u8]| stream.write_all(bytes).and_then(|()| stream.flush());
-        match self {
-            Self::Send(bytes) => send(&bytes),
-            Self::Wait(time) => {
-                thread::sleep(time);
-                Ok(())
-            }
-            Self::SendForever(bytes, pause) => loop {
-                send(&bytes)?;
-                thread::sleep(pause);
-            },
-            Self::Hang => match stream.read(&mut [0])? {
-                0 => Err(ErrorKind::ConnectionAborted.into()),
-                _ => Err(invalid("more bytes instead of waiting for the answer")),
-            },
-            Self::Close => {
-                tcp.shutdown(Shutdown::Both).ok();
-                Err(ErrorKind::ConnectionAborted.into())
-            }
-            Self::Reset => {
-                SockRef::from(tcp).set_linger(Some(Duration::ZERO))?; // closing then sends a RST
-                Err(ErrorKind::ConnectionReset.into())
-            }
-        }
+    fn deref(&self) -> &Self::Target {
+        &self.server
     }
 }
 

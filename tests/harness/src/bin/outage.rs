@@ -80,16 +80,14 @@ impl Fault {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Program {
-    BeforeResponse,
-    AfterResponse,
+    Direct,
     NodeJs,
 }
 
 impl Program {
     fn name(self) -> &'static str {
         match self {
-            Self::BeforeResponse => "before-response",
-            Self::AfterResponse => "after-response",
+            Self::Direct => "direct",
             Self::NodeJs => "Node.js",
         }
     }
@@ -97,8 +95,7 @@ impl Program {
     fn settings(self, userhub: &UserHub) -> Settings {
         let settings = Settings::for_base_url(&userhub.base_url());
         match self {
-            Self::BeforeResponse => settings,
-            Self::AfterResponse => settings.set("USERHUB_REPORT", "after-response"),
+            Self::Direct => settings,
             Self::NodeJs => settings
                 .set("PATH", &std::env::var("PATH").unwrap_or_default())
                 .command(["node".into(), repository("benches/node.mjs")]),
@@ -142,9 +139,6 @@ impl Pool {
         } else {
             function.return_event_by(SystemTime::now() + Duration::from_secs(4), event.as_bytes()) // the template's limit
         };
-        if self.program == Program::AfterResponse {
-            function.wait_until_idle();
-        }
         self.idle.lock().unwrap().push(function);
         Some(response.elapsed)
     }
@@ -255,7 +249,7 @@ fn main() -> ExitCode {
         return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let has_node = Command::new("node").arg("--version").output().is_ok_and(|node| node.status.success());
-    let ours = [Program::BeforeResponse, Program::AfterResponse];
+    let ours = [Program::Direct];
     let faults = [Fault::Hangs, Fault::DropsPackets, Fault::Refuses, Fault::Fails, Fault::Slow];
     let scenarios = |programs: &[Program]| -> Vec<_> {
         let possible = faults.iter().filter(|fault| inside || **fault != Fault::DropsPackets);

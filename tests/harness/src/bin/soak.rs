@@ -1,5 +1,6 @@
-//! `make soak`: many sign-ins, with a healthy UserHub and with one that fails at random. Argument: the number of sign-ins. It
-//! panics at the first one that is not answered, not reported exactly once, or logged wrongly.
+//! `make soak`: many sign-ins, with a healthy UserHub, with one that fails at random, and with a queue that fails at random
+//! too. Argument: the number of sign-ins. It panics at the first one that is not answered, not reported exactly once, or
+//! logged wrongly.
 
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a broken promise must end the program")]
 
@@ -10,7 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::faults::faults;
-use harness::{Function, Reply, Settings, UserHub, answer, reserve};
+use harness::{
+    Function, Mapping, Reply, Settings, SignIn, Sqs, Step, UserHub, access_denied, answer, queue_does_not_exist,
+    reserve, sqs_error,
+};
 
 /// How many processes run at the same time: with a healthy UserHub, with one that fails.
 const HEALTHY_PROCESSES: usize = 16;
@@ -19,8 +23,18 @@ const FAULTY_PROCESSES: usize = 48;
 /// A sign-in with a faulty UserHub takes half a second, so there are fewer of them by this factor.
 const HEALTHY_FOR_EACH_FAULTY: usize = 40;
 
-/// The program waits for each report after the response, so there are fewer of them by this factor.
-const HEALTHY_FOR_EACH_LATE: usize = 10;
+/// How many pools with a queue of their own run at the same time, and the processes of each: this many for either way.
+const POOLS: usize = 6;
+const PROCESSES_OF_POOL: usize = 4;
+
+/// There are fewer sign-ins with a queue by this factor.
+const HEALTHY_FOR_EACH_QUEUED: usize = 5;
+
+/// On AWS it is 120 s.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time for the queue to become empty after the last sign-in, although UserHub still fails at random.
+const DRAIN_LIMIT: Duration = Duration::from_mins(5);
 
 /// Sign-ins after which memory must have stopped growing, and the slack from then on.
 const SETTLED: usize = 1000;
@@ -32,26 +46,17 @@ fn main() {
     assert!(sign_ins >= enough, "at least {enough} sign-ins are needed: more than {SETTLED} for each process");
 
     let start = Instant::now();
-    let memory = healthy(0, sign_ins, "before-response");
+    let memory = healthy(0, sign_ins);
     println!(
         "one process: {sign_ins} sign-ins, each answered byte for byte and reported once; {memory}; {:.0} s",
         start.elapsed().as_secs_f64()
     );
 
     let start = Instant::now();
-    at_once(HEALTHY_PROCESSES, |process| drop(healthy(process, sign_ins / HEALTHY_PROCESSES, "before-response")));
+    at_once(HEALTHY_PROCESSES, |process| drop(healthy(process, sign_ins / HEALTHY_PROCESSES)));
     println!(
         "{HEALTHY_PROCESSES} processes at once: {} sign-ins, each answered byte for byte and reported once; {:.0} s",
         sign_ins / HEALTHY_PROCESSES * HEALTHY_PROCESSES,
-        start.elapsed().as_secs_f64()
-    );
-
-    let start = Instant::now();
-    let late = sign_ins / HEALTHY_FOR_EACH_LATE;
-    let memory = healthy(0, late, "after-response");
-    println!(
-        "one process that reports after the response: {late} sign-ins, each answered byte for byte and reported once, \
-         during its own invocation; {memory}; {:.0} s",
         start.elapsed().as_secs_f64()
     );
 
@@ -74,6 +79,29 @@ fn main() {
         sum.not_reported,
         start.elapsed().as_secs_f64()
     );
+
+    let start = Instant::now();
+    let each = sign_ins / HEALTHY_FOR_EACH_QUEUED / (POOLS * PROCESSES_OF_POOL * 2);
+    let mut sum = Queued::default();
+    for pool in at_once(POOLS, |pool| with_queue(pool, each)) {
+        sum.add(&pool);
+    }
+    println!(
+        "{POOLS} pools at once, with queues, UserHub and SQS failing at random, messages visible again after {} s: {} sign-ins, \
+         each answered byte for byte within {:.2} s; {} reported at once and {} out of the queue, {} waiting, {} logged as not \
+         reported; {} reported twice and {} although logged as not reported, after {} answers lost on their way; {:.0} s",
+        VISIBILITY_TIMEOUT.as_secs(),
+        sum.sign_ins,
+        sum.longest.as_secs_f64(),
+        sum.at_once,
+        sum.reported - sum.at_once,
+        sum.waiting,
+        sum.not_reported,
+        sum.twice,
+        sum.sign_ins_overcounted(),
+        sum.lost_answers,
+        start.elapsed().as_secs_f64()
+    );
 }
 
 fn at_once<T: Send>(processes: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
@@ -91,17 +119,14 @@ fn event(process: usize, sign_in: usize) -> (String, Vec<u8>) {
 }
 
 /// Returns what the process used after [`SETTLED`] sign-ins, and at the end.
-fn healthy(process: usize, sign_ins: usize, report: &str) -> String {
+fn healthy(process: usize, sign_ins: usize) -> String {
     let userhub = UserHub::start();
-    let function = Settings::for_base_url(&userhub.base_url()).set("USERHUB_REPORT", report).start();
+    let function = Function::reporting_to(&userhub);
     let mut settled = (0, 0);
     let mut ids = Vec::new();
     for sign_in in 0..sign_ins {
         let (name, event) = event(process, sign_in);
         ids.push(function.return_event(&event).request_id);
-        if report == "after-response" {
-            function.wait_until_idle();
-        }
         let report = userhub.only_report();
         assert_eq!((report.user_name, report.connection), (name, 0));
         if sign_in == SETTLED {
@@ -143,14 +168,8 @@ fn faulty(process: usize, sign_ins: usize) -> Outcomes {
     let function = Function::reporting_to(&userhub);
     let mut faults: Vec<_> = faults().into_iter().map(|fault| (fault.name, fault.reply)).collect();
     faults.push(("none", answer(200, "{}"))); // no fault
-    let mut random = process as u64 + 1;
-    let mut choose = || {
-        random ^= random << 13; // xorshift: every run has the same faults
-        random ^= random >> 7;
-        random ^= random << 17;
-        let chosen: &(&str, Reply) = &faults[usize::try_from(random >> 33).unwrap() % faults.len()];
-        chosen.clone()
-    };
+    let mut random = Random::new(process);
+    let mut choose = || random.among(&faults).clone();
 
     let mut outcomes = Outcomes::default();
     let healthy = ("none", answer(200, "{}"));
@@ -200,4 +219,154 @@ fn faulty(process: usize, sign_ins: usize) -> Outcomes {
         outcomes.longest = outcomes.longest.max(result.elapsed);
     }
     outcomes
+}
+
+/// Every run has the same faults.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: usize) -> Self {
+        Self(seed as u64 + 1)
+    }
+
+    fn among<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        self.0 ^= self.0 << 13; // xorshift
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        &choices[usize::try_from(self.0 >> 33).unwrap() % choices.len()]
+    }
+}
+
+/// What became of sign-ins whose reports could wait in a queue.
+#[derive(Default)]
+struct Queued {
+    sign_ins: usize,
+    /// UserHub has them.
+    reported: usize,
+    /// Those of them that did not go through the queue.
+    at_once: usize,
+    waiting: usize,
+    not_reported: usize,
+    /// UserHub has them more than once.
+    twice: usize,
+    /// How often UserHub or SQS took something and the function could not know.
+    lost_answers: usize,
+    longest: Duration,
+}
+
+impl Queued {
+    fn add(&mut self, other: &Self) {
+        self.sign_ins += other.sign_ins;
+        self.reported += other.reported;
+        self.at_once += other.at_once;
+        self.waiting += other.waiting;
+        self.not_reported += other.not_reported;
+        self.twice += other.twice;
+        self.lost_answers += other.lost_answers;
+        self.longest = self.longest.max(other.longest);
+    }
+
+    /// Sign-ins that are in two of the three sums.
+    fn sign_ins_overcounted(&self) -> usize {
+        self.reported + self.waiting + self.not_reported - self.sign_ins
+    }
+}
+
+/// Replies for many requests, one after the other. Most accept; one of a hundred hangs.
+fn troubled(random: &mut Random, faults: &[Reply]) -> Vec<Reply> {
+    let reply = |_| match random.among(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) {
+        0 if *random.among(&[true, false, false, false, false, false, false, false, false, false]) => vec![Step::Hang],
+        0..=2 => random.among(faults).clone(),
+        _ => vec![Step::Accept],
+    };
+    (0..997).map(reply).collect()
+}
+
+/// Sign-ins of one pool, half of them with reports that all go through the queue. The queue's function works all the time.
+fn with_queue(pool: usize, sign_ins: usize) -> Queued {
+    let mut random = Random::new(pool);
+    let wait = Step::Wait(Duration::from_millis(50));
+    let lost_answer = vec![Step::AcceptSilently, Step::Reset];
+    let userhub = UserHub::start();
+    userhub.reply_in_turn(troubled(
+        &mut random,
+        &[
+            answer(302, ""),
+            answer(401, "{}"),
+            answer(429, ""),
+            answer(503, "{}"),
+            vec![Step::Reset],
+            vec![Step::Close],
+            vec![wait.clone(), Step::Accept],
+            lost_answer.clone(),
+        ],
+    ));
+    let sqs = Sqs::start();
+    sqs.reply_in_turn(troubled(
+        &mut random,
+        &[
+            access_denied(),
+            queue_does_not_exist(),
+            sqs_error(500, "com.amazon.coral.service#InternalFailure", "something broke"),
+            sqs_error(503, "com.amazon.coral.service#ServiceUnavailableException", "busy"),
+            vec![Step::Reset],
+            vec![Step::Close],
+            vec![wait, Step::Accept],
+            lost_answer,
+        ],
+    ));
+    let settings = Settings::for_base_url(&userhub.base_url());
+    let mapping = Mapping::start(&sqs, VISIBILITY_TIMEOUT, settings.clone());
+    let ways = [settings.clone().queue(&sqs), settings.via_queue(&sqs)];
+    let by_name: HashMap<String, SignIn> = at_once(PROCESSES_OF_POOL * 2, |process| {
+        let function = ways[process % 2].clone().start();
+        let one = |sign_in| {
+            let name = format!("soak-{pool}-{process}-{sign_in}");
+            let result = function.sign_in(format!(r#"{{"userName":"{name}"}}"#).as_bytes());
+            (name, result)
+        };
+        (0..sign_ins).map(one).collect::<Vec<_>>()
+    })
+    .into_iter()
+    .flatten()
+    .collect();
+    mapping.wait_until_empty(DRAIN_LIMIT);
+    for line in mapping.end() {
+        let fields: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
+        assert!(fields["outcome"] == "queued" || fields["waited_ms"].is_u64(), "{line}");
+    }
+
+    let accepted = userhub.accepted();
+    let waiting = sqs.waiting();
+    let is_waiting = |name: &str| waiting.iter().any(|body| body.contains(&format!(r#""{name}""#)));
+    for (name, sign_in) in &by_name {
+        let (arrived, line) = (accepted.contains_key(name), &sign_in.line);
+        match outcome(sign_in).as_str() {
+            "reported" => assert!(arrived, "UserHub does not have it: {line}"),
+            "queued" => assert!(arrived || is_waiting(name), "neither UserHub nor the queue has it: {line}"),
+            "not_reported" => {}
+            other => panic!("{other}: {line}"),
+        }
+    }
+    let counted = |which: &str| by_name.values().filter(|it| outcome(it) == which).count();
+    let queued = Queued {
+        sign_ins: by_name.len(),
+        reported: by_name.keys().filter(|name| accepted.contains_key(*name)).count(),
+        at_once: counted("reported"),
+        waiting: by_name.keys().filter(|name| !accepted.contains_key(*name) && is_waiting(name)).count(),
+        not_reported: counted("not_reported"),
+        twice: accepted.values().filter(|times| times.len() > 1).count(),
+        lost_answers: userhub.lost_answers() + sqs.lost_answers(),
+        longest: by_name.values().map(|it| it.elapsed).max().unwrap_or_default(),
+    };
+    assert_eq!(accepted.len(), queued.reported, "UserHub got reports of nobody");
+    let explained = queued.twice + queued.sign_ins_overcounted();
+    assert!(explained <= queued.lost_answers, "{explained} in excess after {} lost answers", queued.lost_answers);
+    userhub.reports();
+    sqs.messages();
+    queued
+}
+
+fn outcome(sign_in: &SignIn) -> String {
+    sign_in.fields()["outcome"].as_str().expect("a text").to_owned()
 }
