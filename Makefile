@@ -14,8 +14,6 @@ REPLACE ?=
 ZIP ?=
 PARAMETERS ?=
 USER_NAME ?=
-BUCKET ?=
-SOURCE_URL ?=
 TAG ?=
 ARCHES ?= x86_64 arm64
 SIGN_INS ?= 100000
@@ -26,9 +24,9 @@ BASELINE ?=
 DRY_RUN ?=
 NEW_KEY ?=
 # Recipes read these from the environment, so values need no quoting.
-export EVENT FAULT VIA USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME BUCKET SOURCE_URL TAG ARCHES
+export EVENT FAULT VIA USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME TAG ARCHES
 
-OPTIONS := EVENT FAULT VIA ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME BUCKET SOURCE_URL TAG ARCHES SIGN_INS SECONDS SHORT PORT BASELINE
+OPTIONS := EVENT FAULT VIA ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME TAG ARCHES SIGN_INS SECONDS SHORT PORT BASELINE
 SPACE := $(subst x, ,x)
 # What somebody typed is text. Without this, make would expand a dollar sign in it.
 $(foreach option,$(OPTIONS),$(eval override $(option) := $$(value $(option))))
@@ -45,8 +43,8 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom assets release watch invoke setup deploy attach detach status smoke remove publish sam-build known-arch
-.PHONY: need-cargo-lambda need-sam need-user-pool
+.PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom assets release watch invoke setup deploy attach detach status smoke remove known-arch
+.PHONY: need-cargo-lambda need-user-pool
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,8 +79,8 @@ networks: $(BINARY) ## how many sign-ins are reported over slow, lossy and dead 
 	@python3 tests/networks.py $(if $(SHORT),short)
 
 fuzz: $(TOOLS)/bin/cargo-fuzz ## search for an event that is reported wrongly, guided by coverage (SECONDS=…)
-	@mkdir -p target/fuzz
-	@unset CARGO_TARGET_DIR && cargo fuzz run --sanitizer none event_to_request $(CURDIR)/target/fuzz fuzz/seeds events -- \
+	@mkdir -p target/fuzz target/fuzz-seeds && split --lines=1 fuzz/seeds.jsonl target/fuzz-seeds/
+	@unset CARGO_TARGET_DIR && cargo fuzz run --sanitizer none event_to_request $(CURDIR)/target/fuzz $(CURDIR)/target/fuzz-seeds events -- \
 		-max_total_time='$(SECONDS)' -max_len=4096 -print_final_stats=1 $(FUZZ_OUTPUT)
 
 # The fuzzer prints a line for each thing that it learns. CI prints only its summary, or its end if it found something.
@@ -153,8 +151,10 @@ $(TOOLS)/bin/cargo-cyclonedx:
 
 assets: build sbom ## the zip and the list of its components under the names that a release gives them, into target/assets (ARCH=x86_64|arm64)
 	@mkdir -p target/assets
-	@cp $(PACKAGE)/bootstrap.zip target/assets/userhub-signin-$(ARCH).zip
-	@cp target/sbom-$(ARCH).json target/assets/userhub-signin-$(ARCH).cdx.json
+	@cp $(PACKAGE)/bootstrap.zip target/assets/$(RELEASE)-$(ARCH).zip
+	@cp target/sbom-$(ARCH).json target/assets/$(RELEASE)-$(ARCH).cdx.json
+
+RELEASE = userhub-signin-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
 release: ## after `make assets` for each processor: all that a tag publishes, into target/assets, but for publishing it (TAG=v…, ARCHES="x86_64 arm64")
 	@PYTHONDONTWRITEBYTECODE=1 python3 tools/release.py --tag "$$TAG" $$ARCHES
@@ -187,23 +187,7 @@ smoke: ## invoke the deployed function with a sample event (USER_POOL_ID=…, EV
 remove: ## delete the function's stack, unless the user pool still calls it (USER_POOL_ID=…, FUNCTION=…, REGION=…)
 	@$(OPS) remove
 
-publish: $(TOOLS)/.installed ## put the function into your Serverless Application Repository (ZIP=a release's zip, BUCKET=…, REGION=…, SOURCE_URL=https://…)
-	@PYTHONDONTWRITEBYTECODE=1 '$(TOOLS)/bin/python3' tools/publish.py --zip "$$ZIP" --bucket "$$BUCKET" --region "$$REGION" --source-url "$$SOURCE_URL"
-
 OPS = PYTHONDONTWRITEBYTECODE=1 python3 ops --user-pool-id "$$USER_POOL_ID" --function "$$FUNCTION" --region "$$REGION"
-
-# SAM would deploy a binary for one processor as a function for the other, and every sign-in would fail. So the built
-# template accepts only the processor of the built binary.
-sam-build: known-arch need-cargo-lambda need-sam
-	@mkdir -p target
-	@echo 'building with SAM; the first time takes one or two minutes'
-	@sam build --parameter-overrides Architecture=$(ARCH) >target/sam-build.log 2>&1 || { cat target/sam-build.log >&2; exit 1; }
-	@sed -i.whole -e '/^  Architecture:/,/^  LogLevel:/ { /- $(OTHER_ARCH)$$/d; s/Default: .*/Default: $(ARCH)/; }' .aws-sam/build/template.yaml
-	@test "$$(od -An -tu2 -j18 -N2 .aws-sam/build/Function/bootstrap | tr -d ' ')" = $(ELF_MACHINE) || \
-		{ echo 'SAM built for another processor than $(ARCH); set ARCH=$(OTHER_ARCH)' >&2; exit 2; }
-
-OTHER_ARCH = $(if $(filter arm64,$(ARCH)),x86_64,arm64)
-ELF_MACHINE = $(if $(filter arm64,$(ARCH)),183,62)
 
 known-arch:
 	@case '$(ARCH)' in x86_64 | arm64) ;; *) echo 'ARCH is x86_64 or arm64, not $(ARCH)' >&2; exit 2 ;; esac
@@ -213,9 +197,6 @@ need-user-pool:
 
 need-cargo-lambda:
 	@cargo lambda --version >/dev/null 2>&1 || { echo 'cargo-lambda is missing: `make setup` installs it into .tools (to deploy, a release'"'"'s zip is enough: ZIP=…)' >&2; exit 2; }
-
-need-sam:
-	@sam --version >/dev/null 2>&1 || { echo 'SAM is missing: `make setup` installs it into .tools' >&2; exit 2; }
 
 $(TOOLS)/.installed: tools/setup.txt
 	@$(call install,$(TOOLS),$<)

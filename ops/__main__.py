@@ -1,65 +1,120 @@
-"""Deploys the function, attaches it to a Cognito user pool, says how it is doing, and removes it.
+"""Reports an Amazon Cognito user pool's sign-ins to UserHub: sets that up in AWS, says how it is doing, takes it away.
 
-`make deploy`, `attach`, `detach`, `status`, `smoke` and `remove` run this. It needs Python 3.9 and the AWS CLI, version
-1 or 2; deploying needs SAM too.
+It needs Python 3.9 and the AWS CLI, version 1 or 2, with credentials for the account of the user pool.
 """
 
 import argparse
 import os
 import re
+import shlex
 import signal
 import sys
 
+import connect
+import deploy
+import package
+import permissions
+import remove
 import smoke
-import stack
 import status
 import trigger
-from aws_cli import Refusal
+from errors import Refusal
 from user_pool import TRIGGERS
 
-COMMANDS = {"deploy": stack.deploy, "attach": trigger.attach, "detach": trigger.detach, "status": status.status,
-            "smoke": smoke.smoke, "remove": stack.remove}
+COMMANDS = {
+    "connect": (connect.connect, "make what UserHub's connection needs: an access key, the Portal's app client"),
+    "deploy": (deploy.deploy, "deploy the function, or change it; asks for UserHub's Admin API key"),
+    "attach": (trigger.attach, "let the user pool call the function at every sign-in"),
+    "status": (status.status, "say whether sign-ins and reports work; exit code 0 if both do"),
+    "smoke": (smoke.smoke, "report one user without a sign-in"),
+    "detach": (trigger.detach, "take the function off the user pool, which restores sign-in if it is broken"),
+    "remove": (remove.remove, "delete the function, unless a user pool calls it or reports wait"),
+    "permissions": (permissions.permissions, "print the IAM policy that a command needs"),
+}
+POOL = "eu-west-1_AbCd12345"
+EXAMPLES = {
+    "connect": ["{pool}", "{pool} --portal-domain portal.example.com"],
+    "deploy": ["{pool} --connection-id conn_AbCd12345", "{pool} --parameter AlarmTopicArn=arn:aws:sns:…",
+               "{pool} --new-key"],
+    "attach": ["{pool} --dry-run", "{pool} --triggers PostAuthentication PostConfirmation"],
+    "status": ["{pool}", "{pool} --json"],
+    "smoke": ["{pool} --user ada@example.com", "{pool} --user -"],
+    "detach": ["{pool}"],
+    "remove": ["{pool}"],
+    "permissions": ["deploy {pool}"],
+}
+OPTIONS = {
+    "--connection-id": (["deploy"], "UserHub's id of its Amazon Cognito connection, conn_…"),
+    "--new-key": (["deploy"], "ask for another Admin API key"),
+    "--zip": (["deploy"], "a zip with the function, in place of the one in this program"),
+    "--architecture": (["deploy"], "processor: x86_64 or arm64"),
+    "--bucket": (["deploy"], "a bucket of yours for the zip; by default one is made"),
+    "--portal-domain": (["connect"], "domain of your UserHub Portal, for its app client"),
+    "--portal-identity-providers": (["connect"], "identity providers that the Portal offers, separated by commas"),
+    "--access": (["connect"], "what UserHub may do with the pool's users: manage (default) includes deleting; or read"),
+    "--parameter": (["connect", "deploy"], "any other parameter of the template; can be repeated"),
+    "--tag": (["connect", "deploy"], "a tag of all that is made; can be repeated"),
+    "--triggers": (["attach", "detach"], f"which triggers: {', '.join(TRIGGERS)}; attach sets the first by default"),
+    "--replace": (["attach"], "take the place of another function"),
+    "--dry-run": (["attach", "detach"], "only show what would change"),
+    "--user": (["smoke"], "a user of the pool; - asks, so that no list of processes shows the name"),
+    "--json": (["status"], "print it as JSON"),
+    "--discard-reports": (["deploy", "remove"], "lose the reports that wait"),
+    "--force": (["connect", "deploy", "detach", "remove"], "go on where the refusal names this option"),
+}
+HOW = {
+    "--connection-id": {"metavar": "ID"}, "--architecture": {"choices": ["x86_64", "arm64"]},
+    "--access": {"choices": ["manage", "read"]}, "--user": {"required": True, "metavar": "NAME"},
+    "--triggers": {"nargs": "+", "choices": TRIGGERS, "metavar": "TRIGGER"},
+    **dict.fromkeys(["--parameter", "--tag"], {"action": "append", "default": [], "metavar": "NAME=VALUE"}),
+    **dict.fromkeys(["--new-key", "--replace", "--dry-run", "--json", "--discard-reports", "--force"],
+                    {"action": "store_true"}),
+}
 
 
-def yes(text):
-    """Whether an option of make was switched on."""
-    if text not in ("", "0", "no", "1", "yes"):
-        raise Refusal(f"{text} is neither yes nor no: say 1 or yes, or leave the option out")
-    return text in ("1", "yes")
+def program():
+    """What somebody types to start this."""
+    return shlex.join(["python3", sys.argv[0]])
+
+
+def matching(pattern, example):
+    def check(text):
+        if not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not of the form {example}")
+        return text
+
+    return check
 
 
 def arguments():
-    parser = argparse.ArgumentParser(prog="ops", description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=COMMANDS)
-    for option in ["--user-pool-id", "--region", "--function", "--zip", "--parameters", "--triggers", "--event",
-                   "--replace", "--dry-run", "--new-key"]:
-        parser.add_argument(option, default="")
+    parser = argparse.ArgumentParser(prog=program(), description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    held = ", ".join(package.held_zips()) or "none; name one with --zip"
+    parser.add_argument("--version", action="version", version=f"userhub-signin {package.version()} (zips: {held})")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command, (_, summary) in COMMANDS.items():
+        examples = "\n".join(f"  {program()} {command} {example.format(pool=POOL)}" for example in EXAMPLES[command])
+        sub = commands.add_parser(command, help=summary, description=f"{summary[0].upper()}{summary[1:]}.",
+                                  epilog=f"examples:\n{examples}", allow_abbrev=False,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+        if command == "permissions":
+            sub.add_argument("for_command", metavar="COMMAND", choices=[*COMMANDS][:-1])
+        # Region and id, as in the API's reference for UserPoolId.
+        sub.add_argument("pool", metavar="USER_POOL", type=matching(r"[a-z]{2,}(-[a-z]+)+-\d+_[0-9A-Za-z]+", POOL),
+                         help=f"the user pool's id, e.g. {POOL}")
+        sub.add_argument("--name", default="userhub-signin", type=matching("[A-Za-z0-9_-]{1,58}", "userhub-signin"),
+                         help="name of the function and of its stack (default: userhub-signin)")
+        for option, (takers, text) in OPTIONS.items():
+            if command in takers:
+                sub.add_argument(option, help=text, **HOW.get(option, {}))
     options = parser.parse_args()
-    example = f"make {options.command} USER_POOL_ID=eu-west-1_AbCd12345"
-    if not options.user_pool_id:
-        raise Refusal(f"USER_POOL_ID is missing: say for example {example}")
-    # Region and id, as in the API's reference for UserPoolId.
-    if not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-\d+_[0-9A-Za-z]+", options.user_pool_id):
-        raise Refusal(f"USER_POOL_ID={options.user_pool_id} is not a user pool id: say for example {example}")
-    if options.region and not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-\d+", options.region):
-        raise Refusal(f"REGION={options.region} is not a region: say for example {example} REGION=eu-central-1")
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}(:([A-Za-z0-9_-]{1,128}|\$LATEST))?", options.function):
-        raise Refusal(f"FUNCTION={options.function} is not the name of a function: say for example {example} "
-                      "FUNCTION=userhub-signin, or FUNCTION=userhub-signin:live for an alias")
-    name, _, alias = options.function.partition(":")
-    if re.fullmatch(r"\d+|\$LATEST", alias) and options.command not in ("detach", "status"):
-        raise Refusal(f"FUNCTION={options.function} is a version. Cognito calls a function or an alias, never a "
-                      f"version: make an alias for it (aws lambda create-alias), and say FUNCTION={name}:<alias>")
-    if alias and options.command in ("deploy", "remove"):
-        raise Refusal(f"FUNCTION={options.function} is an alias; make {options.command} takes the function: "
-                      f"FUNCTION={name}")
-    options.triggers = options.triggers.split()
-    if unknown := [trigger for trigger in options.triggers if trigger not in TRIGGERS]:
-        raise Refusal(f"There is no trigger {unknown[0]} for this function: say for example {example} "
-                      f"TRIGGERS=\"{' '.join(TRIGGERS)}\"")
-    options.region = options.region or None
-    options.replace, options.dry_run, options.new_key = map(yes, [options.replace, options.dry_run, options.new_key])
-    options.user_name = os.environ.get("USER_NAME", "")  # arguments are in the process list
+    for option in ["parameter", "tag"]:
+        pairs = [text.partition("=") for text in getattr(options, option, [])]
+        if wrong := [name for name, separator, _ in pairs if not separator]:
+            parser.error(f"--{option} {wrong[0]} is not NAME=VALUE")
+        setattr(options, f"{option}s", {name: value for name, _, value in pairs})
+    options.program = program()
+    options.name_option = "" if options.name == "userhub-signin" else f" --name {options.name}"
     return options
 
 
@@ -67,14 +122,15 @@ def main():
     os.umask(0o077)  # what is saved describes how people sign in
     for number in [signal.SIGTERM, signal.SIGHUP]:  # as Ctrl-C, so that no temporary file stays
         signal.signal(number, signal.default_int_handler)
+    options = arguments()
     try:
-        options = arguments()
-        return COMMANDS[options.command](options)
+        return COMMANDS[options.command][0](options)
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; make status says how things are", file=sys.stderr)
+        print(f"interrupted; {options.program} status {options.pool}{options.name_option} says how things are, and the "
+              "same command can be run again", file=sys.stderr)
         return 130
 
 

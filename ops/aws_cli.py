@@ -1,14 +1,20 @@
-"""The AWS CLI, which is all that these commands know of AWS.
+"""The AWS CLI, version 1 or 2, which is all that these commands know of AWS.
 
 It works with whatever credentials and profiles the user's CLI works with. What it prints is read by this program, so no
 setting of the user's may change that.
 """
 
+import contextlib
+import functools
 import json
 import os
-import re
+import signal
 import subprocess
+import sys
 import tempfile
+import time
+
+from errors import AwsError, Missing, Refusal
 
 # Settings of the user's that would change what the CLI prints, and what they are set to instead. Versions that do not
 # know one of these variables ignore it. There is none for the format of time stamps, so no command may rely on it.
@@ -20,52 +26,18 @@ PINNED = {
     "AWS_CLI_OUTPUT_ENCODING": "utf-8",
     "PYTHONIOENCODING": "utf-8",
 }
-
-# What an error's code means to somebody who ran a make target.
-SIGNED_OUT = ("AWS does not accept these credentials (any more): sign in again, then check with "
-              "aws sts get-caller-identity.")
-DENIED = "These credentials lack a permission. docs/deploy.md lists the permissions that each command needs."
-BUSY = "Somebody else is changing this at the moment: try again in a minute."
-MEANINGS = {
-    **dict.fromkeys(["ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "InvalidSignatureException",
-                     "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException"], SIGNED_OUT),
-    **dict.fromkeys(["AccessDenied", "AccessDeniedException", "UnauthorizedOperation"], DENIED),
-    **dict.fromkeys(["ConcurrentModificationException", "OperationInProgressException", "ResourceConflictException",
-                     "Throttling", "ThrottlingException", "TooManyRequestsException"], BUSY),
-}
-# The CLI's own errors have no code. These are the starts of its sentences.
-OWN_ERRORS = [
-    (r"Unable to locate credentials|The config profile|Partial credentials",
-     "The AWS CLI has no credentials: run aws configure or aws sso login, or set AWS_PROFILE."),
-    (r"Error loading SSO|The SSO session|Error when retrieving token", SIGNED_OUT),
-    (r"Could not connect to the endpoint|Invalid endpoint",
-     "AWS cannot be reached in region {region}: check the region in USER_POOL_ID, REGION, and your network."),
-]
+NOT_FOUND = {"ResourceNotFoundException", "NoSuchEntity", "404", "NoSuchBucket", "UserNotFoundException", "NotFound",
+             "NotFoundException", "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"}
 
 
-class Refusal(Exception):
-    """Ends the program with one message for its user."""
-
-
-class AwsError(Refusal):
-    """The AWS CLI failed. `code` is AWS's name for the error, or None for an error of the CLI itself."""
-
-    def __init__(self, region, command, stderr):
-        self.code = self.message = None
-        found = re.search(r"An error occurred \((\w+)\) when calling the \w+ operation(?: \([^)]*\))?: ?(.*)",
-                          stderr, re.DOTALL)
-        if found:
-            self.code, self.message = found[1], found[2].strip()
-            meaning = MEANINGS.get(self.code, "AWS refused.")
-        else:
-            meaning = next((text for pattern, text in OWN_ERRORS if re.search(pattern, stderr)), "The AWS CLI failed.")
-        lines = [line.strip() for line in (found[0] if found else stderr).splitlines() if line.strip()] or ["nothing"]
-        said = " ".join(lines) if found else lines[-1]
-        super().__init__(f"{meaning.format(region=region)}\naws {command} says: {said}")
-
-
-class NotFound(AwsError):
+class NotFound(AwsError, Missing):
     """AWS has no such thing."""
+
+
+@functools.cache
+def private_folder():
+    """A folder that only this user can read, deleted at the end of the program."""
+    return tempfile.TemporaryDirectory()
 
 
 class Aws:
@@ -74,29 +46,80 @@ class Aws:
     def __init__(self, region):
         self.region = region
 
-    def __call__(self, *arguments):
-        return self.with_log(*arguments)[0]
+    def __call__(self, *arguments, **how):
+        return self.with_log(*arguments, **how)[0]
 
-    def with_log(self, *arguments):
-        """The answer, and what the CLI logged."""
-        command = ["aws", "--region", self.region, "--output", "json", *arguments]
+    def with_log(self, *arguments, given=None, public=False):
+        """The answer, and what the CLI logged.
+
+        `given` is its input as JSON. It goes through a file, which no list of processes shows; `public` input goes
+        without, if the disk is full.
+        """
+        if given is None:
+            return self.run(arguments)
         try:
-            # The CLI's history, if it is switched on, keeps whole answers, so it has to go as well.
-            with tempfile.TemporaryDirectory() as folder:
-                environment = {**os.environ, **PINNED, "AWS_CLI_HISTORY_FILE": os.path.join(folder, "history")}
-                done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
-                                      errors="replace", env=environment)
+            with tempfile.NamedTemporaryFile("w", dir=private_folder().name, encoding="utf-8") as file:
+                file.write(json.dumps(given))
+                file.flush()
+                return self.run([*arguments, "--cli-input-json", f"file://{file.name}"])
+        except OSError as error:
+            if public:
+                return self.run([*arguments, "--cli-input-json", json.dumps(given)])
+            raise Refusal(f"The temporary folder takes no file: {error}") from error
+
+    def run(self, arguments):
+        try:  # the CLI's history, if it is switched on, keeps whole answers: it goes, too
+            environment = {"AWS_CLI_HISTORY_FILE": os.path.join(private_folder().name, "history")}
+        except OSError:  # the history could not be kept elsewhere either
+            environment = {}
+        try:
+            done = subprocess.run(["aws", "--region", self.region, "--output", "json", *arguments],
+                                  stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
+                                  env={**os.environ, **PINNED, **environment})
         except FileNotFoundError:
             raise Refusal("The AWS CLI is missing: see https://docs.aws.amazon.com/cli/latest/userguide/"
                           "getting-started-install.html") from None
         if done.returncode != 0:
             error = AwsError(self.region, " ".join(arguments[:2]), done.stderr)
-            if error.code in ("ResourceNotFoundException", "NoSuchEntity"):
-                error = NotFound(self.region, " ".join(arguments[:2]), done.stderr)
-            raise error
+            raise NotFound(self.region, " ".join(arguments[:2]), done.stderr) if error.code in NOT_FOUND else error
         return json.loads(done.stdout or "{}"), done.stderr
 
+    def ask(self, *arguments, **how):
+        """The answer, or None if AWS has no such thing."""
+        try:
+            return self(*arguments, **how)
+        except NotFound:
+            return None
 
-def region_of(pool_id):
-    """The region in a user pool's id."""
-    return pool_id.split("_")[0]
+    @functools.cache  # noqa: B019
+    def identity(self):
+        """The partition and the account of the credentials."""
+        _, partition, _, _, account, _ = self("sts", "get-caller-identity")["Arn"].split(":", 5)
+        return partition, account
+
+    def arn(self, service, resource):
+        partition, account = self.identity()
+        return f"arn:{partition}:{service}:{self.region}:{account}:{resource}"
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """Lets what tidies up go on when somebody types Ctrl-C once more."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def wait(seconds, what, done, pause=1):
+    """Asks until the answer is not None, and says after a second what is being waited for."""
+    start, told = time.monotonic(), False
+    while (answer := done()) is None:
+        if time.monotonic() - start > seconds:
+            raise Refusal(f"After {seconds} s it is still {what}: try again later.")
+        if not told and time.monotonic() - start > 1:
+            told = True
+            print(f"waiting     {what}", file=sys.stderr, flush=True)
+        time.sleep(pause)
+    return answer

@@ -1,4 +1,4 @@
-"""The deployed function."""
+"""The deployed function, and the one that empties its queue."""
 
 import base64
 import contextlib
@@ -8,135 +8,129 @@ import pathlib
 import re
 import shlex
 import tempfile
-import time
 
-from aws_cli import AwsError, NotFound, Refusal
+from aws_cli import NotFound, wait
+from errors import AwsError, Missing
 
-SETTINGS = {"USERHUB_ADMIN_KEY": True, "AMAZON_COGNITO_CONNECTION_ID": True, "USERHUB_BASE_URL": False,
-            "USERHUB_EXTRA_CA_CERTS": False, "USERHUB_REPORT": False}  # name: whether it is required
-
+OK, PROBLEM, UNKNOWN = "ok", "problem", "unknown"
 # An event that the function returns without reporting anything: a token refresh.
 CHECK_EVENT = json.dumps({"version": "1", "triggerSource": "TokenGeneration_RefreshTokens", "userName": "check",
                           "request": {"userAttributes": {}}, "response": {}}).encode()
-
 # How long to wait for a function that Lambda is still creating, updating or waking, in seconds.
 ACTIVE_LIMIT = 120
-
-
-class Missing(Refusal):
-    """What was asked for does not exist."""
+# Errors of Invoke that Cognito meets too, beside throttling: Lambda cannot run the function.
+CANNOT_RUN = re.compile(r"KMS|EC2|ENI|EFS|Subnet|Invalid(Runtime|SubnetID|SecurityGroupID|ZipFile)|SnapStart")
 
 
 class Function:
-    """The function, or one of its aliases. Never holds a value of its environment, only the names of the variables."""
+    """The function. Never holds a secret of its environment, only the names of its variables."""
 
-    def __init__(self, aws, name, pool_arn):
+    def __init__(self, aws, name):
         self.aws, self.name = aws, name
-        self.arn = arn_of(name, aws.region, pool_arn)
-        base, _, alias = name.partition(":")
-        self.names = ["--function-name", base, *(["--qualifier", alias] if alias else [])]
         self.configure()
-        self.log_group = self.configuration["log_group"] or f"/aws/lambda/{base}"
-        self.logs_text = self.configuration["log_format"] == "Text"
-        self.variables = set(self.configuration["variables"])
 
     def configure(self):
         """Asks Lambda what it knows of the function."""
         try:
-            self.configuration = self.aws(
-                "lambda", "get-function-configuration", *self.names, "--query",
+            found = self.aws(
+                "lambda", "get-function-configuration", "--function-name", self.name, "--query",
                 "{arn: FunctionArn, state: State, reason: StateReason, update: LastUpdateStatus, update_reason:"
-                " LastUpdateStatusReason, log_group: LoggingConfig.LogGroup, log_format: LoggingConfig.LogFormat,"
-                " variables: keys(not_null(Environment.Variables, `{}`)), trouble: Environment.Error.Message,"
-                " description: Description, sha256: CodeSha256}")
+                " LastUpdateStatusReason, log: LoggingConfig, role: Role, memory: MemorySize, timeout: Timeout,"
+                " architectures: Architectures, variables: keys(not_null(Environment.Variables, `{}`)),"
+                " via: Environment.Variables.USERHUB_REPORT_VIA, queue_url: Environment.Variables.USERHUB_QUEUE_URL,"
+                " trouble: Environment.Error.Message, description: Description, sha256: CodeSha256}")
         except NotFound as error:
-            raise Missing(f"There is no function {self.name} in {self.aws.region}: deploy it there with make deploy, "
-                          "or name another with FUNCTION=. If somebody deleted it, its stack has to go first: make "
-                          "detach, make remove.") from error
-
-    def trouble(self):
-        """What keeps Lambda from running the function, or None."""
-        found = self.configuration
-        if found["trouble"]:
-            return f"Lambda cannot read its environment variables: {found['trouble']}"
-        if found["state"] not in ("Active", "Inactive"):  # an inactive one wakes when it is invoked
-            return f"its state is {found['state']}: {found['reason']}"
-        if found["update"] == "Failed":
-            return f"its last update failed: {found['update_reason']}"
-        return None
+            raise Missing(f"There is no function {self.name} in {self.aws.region}: deploy it, or name another with "
+                          "--name. If somebody deleted it, its stack has to go first: detach, remove.") from error
+        self.configuration, self.arn, self.variables = found, found["arn"], found["variables"]
+        log = found["log"] or {}
+        self.log_group = log.get("LogGroup") or f"/aws/lambda/{self.name}"
+        self.logs_text = log.get("LogFormat") == "Text"
 
     def missing_settings(self):
-        return [name for name, required in SETTINGS.items() if required and name not in self.variables]
+        """The names of settings without which nothing is reported; empty if Lambda does not show them."""
+        required = (["USERHUB_QUEUE_URL"] if self.configuration["via"] == "queue"
+                    else ["USERHUB_ADMIN_KEY", "AMAZON_COGNITO_CONNECTION_ID"])
+        return [] if self.configuration["trouble"] else [name for name in required if name not in self.variables]
 
     def wait_until_active(self):
-        """Waits while Lambda creates or updates the function."""
-        give_up = time.monotonic() + ACTIVE_LIMIT
-        while self.configuration["state"] == "Pending" or self.configuration["update"] == "InProgress":
-            if time.monotonic() > give_up:
-                raise Refusal(f"Lambda has not finished creating or updating {self.name} after {ACTIVE_LIMIT} s: try "
-                              "again later.")
-            time.sleep(1)
-            self.configure()
+        def busy():
+            return self.configuration["state"] == "Pending" or self.configuration["update"] == "InProgress"
+
+        def active():
+            if busy():
+                self.configure()
+            return None if busy() else True
+
+        wait(ACTIVE_LIMIT, f"creating or updating {self.name}", active)
 
     def invoke(self, event):
         """The bytes that come back, whether Lambda calls that a failure, and the function's log lines."""
         with tempfile.TemporaryDirectory() as folder:
             payload, answer = pathlib.Path(folder, "event"), pathlib.Path(folder, "answer")
             payload.write_bytes(event)
-            done = self.aws("lambda", "invoke", *self.names, "--payload", f"fileb://{payload}", "--log-type", "Tail",
-                            str(answer))
+            done = self.aws("lambda", "invoke", "--function-name", self.name, "--payload", f"fileb://{payload}",
+                            "--log-type", "Tail", str(answer))
             log = base64.b64decode(done.get("LogResult", "")).decode(errors="replace").splitlines()
             return answer.read_bytes(), "FunctionError" in done, log
 
     def check(self):
-        """Invokes the function with an event that reports nothing. None if it came back, otherwise what happened."""
-        try:
-            return self.tried()
-        except AwsError as error:
-            if error.code == "TooManyRequestsException":
-                return f"Lambda refused to invoke it, as it would refuse Cognito: {error.message}"
-            return f"it could not be invoked: {error}"
+        """Invokes the function with an event that reports nothing. A verdict, and what happened.
 
-    def tried(self):
-        self.wait_until_active()
-        if self.configuration["state"] == "Inactive":
-            with contextlib.suppress(AwsError):
-                self.invoke(CHECK_EVENT)  # fails, and wakes it
-            self.configure()
+        It is a problem only if Cognito would meet it, too.
+        """
+        try:
             self.wait_until_active()
-        if trouble := self.trouble():
-            return trouble
-        received, failed, log = self.invoke(CHECK_EVENT)
+            if self.configuration["state"] == "Inactive":
+                with contextlib.suppress(AwsError):
+                    self.invoke(CHECK_EVENT)  # fails, and wakes it
+                self.configure()
+                self.wait_until_active()
+            if self.configuration["state"] == "Failed":
+                return PROBLEM, f"its state is Failed: {self.configuration['reason']}"
+            received, failed, log = self.invoke(CHECK_EVENT)
+        except AwsError as error:
+            return judge(error)
         if not failed and received == CHECK_EVENT:
-            return None
-        return f"it returned {received[:200].decode(errors='replace')!r}" + "".join(f"\n  {line}" for line in log[-5:])
+            return OK, "returned a token refresh unchanged"
+        return PROBLEM, f"it returned {received[:200].decode(errors='replace')!r}" + "".join(
+            f"\n  {line}" for line in log[-5:])
 
     def cognito_may_invoke(self, pool_arn):
-        """Whether the function's policy lets Cognito call it for this pool. An alias has a policy of its own."""
-        return any(allows(statement, pool_arn) for statement in json.loads(self.policy())["Statement"])
-
-    def permitted_pools(self):
-        """The ids of the user pools that the function's policy names."""
-        return set(re.findall(r":userpool/([a-z0-9-]+_[0-9A-Za-z]+)", self.policy()))
-
-    def policy(self):
-        """The text of the function's policy."""
+        """Whether the function's policy lets Cognito call it for this pool."""
         try:
-            return self.aws("lambda", "get-policy", *self.names)["Policy"]
+            policy = self.aws("lambda", "get-policy", "--function-name", self.name)["Policy"]
         except NotFound:  # of a policy; that there is a function is known
-            return '{"Statement": []}'
+            return False
+        return any(allows(statement, pool_arn) for statement in json.loads(policy)["Statement"])
 
     def permission_command(self, pool_id, pool_arn):
         """The command that lets Cognito invoke the function for a pool."""
         return shlex.join([
-            "aws", "lambda", "add-permission", "--region", self.aws.region, *self.names, "--statement-id",
-            f"cognito-{pool_id}", "--action", "lambda:InvokeFunction", "--principal", "cognito-idp.amazonaws.com",
-            "--source-arn", pool_arn, "--source-account", pool_arn.split(":")[4]])
+            "aws", "lambda", "add-permission", "--region", self.aws.region, "--function-name", self.name,
+            "--statement-id", f"cognito-{pool_id}", "--action", "lambda:InvokeFunction", "--principal",
+            "cognito-idp.amazonaws.com", "--source-arn", pool_arn, "--source-account", pool_arn.split(":")[4]])
 
-    def stack(self):
-        """The name of the CloudFormation stack that owns the function, or None."""
-        tags = self.aws("lambda", "list-tags", "--resource", base(self.arn)).get("Tags", {})
-        return tags.get("aws:cloudformation:stack-name")
+    def tags(self):
+        return self.aws("lambda", "list-tags", "--resource", self.arn).get("Tags", {})
+
+    def reserved(self):
+        """The function's reserved concurrency, which is a limit as well, or None."""
+        return self.aws("lambda", "get-function-concurrency", "--function-name", self.name).get(
+            "ReservedConcurrentExecutions")
+
+
+def judge(error):
+    """The verdict on a function that could not be invoked, and what happened."""
+    if error.code == "TooManyRequestsException":
+        return PROBLEM, f"Lambda refused to invoke it, as it would refuse Cognito: {error.message}"
+    if "cannot be assumed by Lambda" in (error.message or ""):
+        return PROBLEM, f"Lambda cannot assume its role, which was deleted or changed: {error.message}"
+    if error.code == "ResourceNotFoundException":
+        return PROBLEM, "it is gone"
+    if CANNOT_RUN.match(error.code or ""):
+        return PROBLEM, f"Lambda cannot run it: {error.code}, {error.message}"
+    return UNKNOWN, f"it could not be tried: {error}"
 
 
 def base(arn):
@@ -144,9 +138,9 @@ def base(arn):
     return ":".join(arn.split(":")[:7])
 
 
-def arn_of(name, region, pool_arn):
-    """The ARN of a function or alias in a pool's account. Lambda is not asked, because the function may be gone."""
-    _, partition, _, _, account, _ = pool_arn.split(":", 5)
+def arn_of(name, pool_arn):
+    """The ARN of a function in a pool's account and region. Lambda is not asked, because the function may be gone."""
+    _, partition, _, region, account, _ = pool_arn.split(":", 5)
     return f"arn:{partition}:lambda:{region}:{account}:function:{name}"
 
 

@@ -1,64 +1,78 @@
-"""The function's log, counted by CloudWatch Logs Insights."""
+"""The functions' logs, counted by CloudWatch Logs Insights."""
 
 import time
 
-from aws_cli import Refusal
+from aws_cli import wait
+from errors import Refusal
 
 # How long a query may take, in seconds.
 QUERY_LIMIT = 60
 
-REPORTS = """filter outcome in ["reported", "not_reported"]
+REPORTS = """filter outcome in ["reported", "queued", "not_reported"]
 | stats count(*) as n, pct(duration_ms, 50) as p50, pct(duration_ms, 95) as p95, max(duration_ms) as longest
-  by outcome, error_kind, event_type, trigger_source"""
+  by @log, outcome, error_kind, event_type, trigger_source"""
 
 
-def query(aws, log_group, hours, text):
+def query(aws, log_groups, hours, text):
     """The rows of a query over the last hours, as dictionaries."""
     now = int(time.time())
-    started = aws("logs", "start-query", "--log-group-name", log_group, "--start-time", str(now - int(hours * 3600)),
-                  "--end-time", str(now), "--query-string", text)
-    give_up = time.monotonic() + QUERY_LIMIT
-    while True:
+    started = aws("logs", "start-query", "--log-group-names", *log_groups, "--start-time",
+                  str(now - int(hours * 3600)), "--end-time", str(now), "--query-string", text)
+
+    def complete():
         answer = aws("logs", "get-query-results", "--query-id", started["queryId"])
-        if answer["status"] == "Complete":
-            return [{field["field"]: field["value"] for field in row} for row in answer["results"]]
-        if answer["status"] not in ("Scheduled", "Running"):
+        if answer["status"] not in ("Scheduled", "Running", "Complete"):
             raise Refusal(f"CloudWatch Logs Insights says that the query is {answer['status']}.")
-        if time.monotonic() > give_up:
-            raise Refusal(f"CloudWatch Logs Insights did not answer within {QUERY_LIMIT} s.")
-        time.sleep(0.5)
+        return answer if answer["status"] == "Complete" else None
+
+    rows = wait(QUERY_LIMIT, "counting log lines", complete, pause=0.5)["results"]
+    return [{field["field"]: field["value"] for field in row} for row in rows]
 
 
 class Reports:
-    """How reports went in the last hours."""
+    """How reports went in the last hours, at sign-ins and out of the queue."""
 
-    def __init__(self, aws, log_group, hours):
-        self.rows = query(aws, log_group, hours, REPORTS)
+    def __init__(self, aws, log_groups, hours):
+        self.rows = query(aws, log_groups, hours, REPORTS)
         try:
             for row in self.rows:
                 row["n"] = int(float(row["n"]))
+                row["late"] = row["@log"].endswith("-queue")
         except (KeyError, ValueError):
             raise Refusal(f"CloudWatch Logs Insights answered what was not asked: {row}") from None
 
     def count(self, **fields):
         return sum(row["n"] for row in self.rows if all(row.get(name) == value for name, value in fields.items()))
 
-    def by(self, field):
+    def signed_in(self):
+        return self.count(late=False)
+
+    def arrived(self):
+        return self.count(outcome="reported")
+
+    def lost(self):
+        return self.count(outcome="not_reported")
+
+    def by(self, field, late=False):
         """How many of each value there are, most frequent first."""
         counts = {}
         for row in self.rows:
-            if row.get(field):
+            if row.get(field) and row["late"] == late:
                 counts[row[field]] = counts.get(row[field], 0) + row["n"]
-        return sorted(counts.items(), key=lambda item: -item[1])
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
     def in_words(self):
-        kinds = ", ".join(f"{kind} {count}" for kind, count in self.by("error_kind"))
-        reported, failed = self.count(outcome="reported"), self.count(outcome="not_reported")
-        return f"{reported} reported, {failed} not reported" + (f" ({kinds})" if kinds else "")
+        counts = [f"{self.count(outcome=outcome, late=late)} {text}" for outcome, late, text in [
+            ("reported", False, "reported"), ("queued", False, "queued"),
+            ("reported", True, "reported out of the queue"), ("not_reported", False, "not reported"),
+            ("not_reported", True, "lost out of the queue")] if text in ("reported", "not reported")
+            or self.count(outcome=outcome, late=late)]
+        kinds = ", ".join(f"{kind} {count}" for kind, count in self.by("error_kind").items())
+        return ", ".join(counts) + (f" ({kinds})" if kinds else "")
 
     def times(self):
         """How long the most frequent kind of report took, in words."""
-        rows = [row for row in self.rows if row["outcome"] == "reported"]
+        rows = [row for row in self.rows if row["outcome"] == "reported" and not row["late"]]
         if not rows:
             return None
         row = max(rows, key=lambda row: row["n"])

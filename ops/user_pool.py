@@ -4,11 +4,14 @@ AWS's UpdateUserPool resets every setting that a call leaves out.
 """
 
 import ast
+import concurrent.futures
+import functools
 import json
 import re
 
-from aws_cli import Aws, NotFound, Refusal, region_of
-from function import Missing, base
+from aws_cli import Aws, NotFound
+from errors import Missing
+from function import base
 
 TRIGGERS = ["PostAuthentication", "PostConfirmation", "PreTokenGeneration"]  # the first one is the default
 
@@ -20,9 +23,9 @@ UNUSED_SETTING = "AdminCreateUserConfig.UnusedAccountValidityDays"  # TemporaryP
 class UserPool:
     """One user pool, as AWS describes it."""
 
-    def __init__(self, pool_id, region=None):
+    def __init__(self, pool_id):
         self.id = pool_id
-        self.aws = Aws(region or region_of(pool_id))
+        self.aws = Aws(pool_id.split("_")[0])
         try:
             answer, log = self.aws.with_log("cognito-idp", "describe-user-pool", "--user-pool-id", pool_id, "--debug")
         except NotFound as error:
@@ -33,20 +36,14 @@ class UserPool:
         self.arn = self.description["Arn"]
         attached = self.description.get("LambdaConfig", {})
         self.triggers = {trigger: arn for trigger in TRIGGERS if (arn := trigger_arn(attached, trigger))}
-        self.mfa = self.aws("cognito-idp", "get-user-pool-mfa-config", "--user-pool-id", pool_id)
-        self.region_option = f" REGION={region}" if region else ""
 
-    def command(self, target, function, more=""):
-        """A make command for this pool, to show to the user."""
-        name = "" if function == "userhub-signin" else f" FUNCTION={function}"
-        return f"make {target} USER_POOL_ID={self.id}{name}{self.region_option}{more}"
+    @functools.cached_property
+    def mfa(self):
+        return self.aws("cognito-idp", "get-user-pool-mfa-config", "--user-pool-id", self.id)
 
     def calling(self, function_arn):
         """All of the pool's triggers that call a function, or a version or alias of it."""
-        function = base(function_arn)
-        attached = {re.sub("Config$", "", field): value["LambdaArn"] if isinstance(value, dict) else value
-                    for field, value in self.description.get("LambdaConfig", {}).items()}
-        return sorted(trigger for trigger, arn in attached.items() if base(arn) == function)
+        return calling(self.description, function_arn)
 
     def warn_of_owner(self):
         if owner := self.owner():
@@ -72,6 +69,10 @@ class UserPool:
         """
         skeleton = self.aws("cognito-idp", "update-user-pool", "--generate-cli-skeleton", "input")
         update = {"UserPoolId": self.id, **accepted(self.description, skeleton)}
+        # AWS refuses to be sent tags that begin with aws: which a pool of a stack has, and keeps.
+        tags = update.pop("UserPoolTags", {})
+        if tags := {key: value for key, value in tags.items() if not key.startswith("aws:")}:
+            update["UserPoolTags"] = tags
         if "PoolName" in skeleton:
             update["PoolName"] = self.description["Name"]
         # AWS describes both of these and refuses to be told both; the second one replaced the first.
@@ -80,10 +81,33 @@ class UserPool:
         return update
 
 
+def calling(description, function_arn):
+    """The triggers in a pool's description that call a function, or a version or alias of it."""
+    attached = {re.sub("Config$", "", field): value["LambdaArn"] if isinstance(value, dict) else value
+                for field, value in description.get("LambdaConfig", {}).items()}
+    return sorted(trigger for trigger, arn in attached.items() if base(arn) == base(function_arn))
+
+
+def callers(aws, function_arn):
+    """Every user pool of the region that calls a function, with the triggers. AWS's list does not have the triggers."""
+    ids, more = [], []
+    while more is not None:  # with --max-results, which it demands, the CLI does not page by itself
+        page = aws("cognito-idp", "list-user-pools", "--max-results", "60", *more)
+        ids += [pool["Id"] for pool in page.get("UserPools", [])]
+        more = ["--next-token", page["NextToken"]] if page.get("NextToken") else None
+
+    def look(pool_id):
+        found = aws.ask("cognito-idp", "describe-user-pool", "--user-pool-id", pool_id)
+        return calling(found["UserPool"], function_arn) if found else []
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:  # AWS takes 15 a second
+        return {pool_id: triggers for pool_id, triggers in zip(ids, pool.map(look, ids)) if triggers}
+
+
 def trigger_arn(lambda_config, trigger):
     """The function that is this trigger. For one trigger AWS has two fields; a pool may have either or both."""
-    versioned = lambda_config.get(f"{trigger}Config", {})
-    return lambda_config.get(trigger) or versioned.get("LambdaArn")
+    found = lambda_config.get(trigger) or lambda_config.get(f"{trigger}Config", {})
+    return found.get("LambdaArn") if isinstance(found, dict) else found
 
 
 def with_trigger(lambda_config, trigger, arn):
@@ -103,8 +127,7 @@ def raw_answer(log):
     """AWS's answer as it came. Of that the CLI shows only what it knows, but with --debug it logs everything."""
     bodies = re.findall(r"Response body:\n(b'.*'|b\".*\")$", log, re.MULTILINE)  # the text of a bytes object
     if not bodies:
-        raise Refusal("This AWS CLI does not log AWS's answers (--debug), so nobody can tell whether it knows every "
-                      "setting of the user pool: install the current version 2.")
+        return {"UserPool": {"everything, as this version does not log AWS's answers": True}}
     return json.loads(ast.literal_eval(bodies[-1]))
 
 
@@ -144,7 +167,7 @@ def flat(value, path=""):
 def without(triggers, settings):
     """The settings but for those of the triggers."""
     own = {f"LambdaConfig.{trigger}{field}" for trigger in triggers for field in
-           ["", "Config.LambdaArn", "Config.LambdaVersion"]}
+           ["", ".LambdaArn", ".LambdaVersion", "Config.LambdaArn", "Config.LambdaVersion"]}
     return {path: value for path, value in settings.items() if path not in own}
 
 

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod answers;
+mod batches;
 mod connections;
 mod documentation;
 mod events;
@@ -17,6 +18,7 @@ mod output;
 mod platform;
 mod process;
 mod properties;
+mod queue;
 #[cfg(target_os = "linux")]
 mod secrets;
 mod settings;

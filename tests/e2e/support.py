@@ -1,7 +1,8 @@
 """What the end-to-end tests start. All of it listens on this machine, and ends by itself after five minutes at most."""
 
 import atexit
-import copy
+import contextlib
+import http.client
 import io
 import json
 import logging
@@ -11,23 +12,21 @@ import platform
 import pty
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import threading
 import time
-import unittest.mock
 import urllib.parse
 import urllib.request
 import zipfile
 
 import boto3
 import botocore.config
+import botocore.exceptions
 from moto.cloudformation.models import cloudformation_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from samtranslator.translator.transform import transform
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
@@ -189,15 +188,16 @@ def wait_until_open(port):
     raise AssertionError(f"nothing listens at port {port}")
 
 
-class Aws:
-    """moto's AWS, with a place to look at and change what goes in and out of it."""
+class Gate:
+    """In front of an emulator of AWS: a place to look at and change what goes in and out of it."""
 
-    def __init__(self):
-        self.moto = DomainDispatcherApplication(create_backend_app)
+    def __init__(self, emulator):
+        self.emulator = emulator
         self.instead = {}  # operation: what AWS answers in its place, from the request's JSON; None lets it pass
         self.also = {}  # operation: what becomes of AWS's JSON
         self.calls = []  # the operations that came
         self.queries = []  # and what their URLs asked for
+        self.here = threading.local()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.server = make_server("127.0.0.1", 0, self._serve, threaded=True)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -213,30 +213,37 @@ class Aws:
             operation = urllib.parse.parse_qs(body.decode()).get("Action", [operation])[0]
         self.calls.append(operation)
         self.queries.append(f"{operation}?{request.query_string.decode()}")
+        # The emulator reads the body again.
+        self.here.emulated = lambda: Response.from_app(self.emulator, {
+            **environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
         if operation in self.instead:
             answer = self.instead[operation](body)
             if isinstance(answer, Response):
                 return answer(environ, start_response)
             body = answer or body
-        # moto reads the body again.
-        passed_on = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
-        answer = Response.from_app(self.moto, passed_on)
+        answer = self.here.emulated()
         if operation in self.also and answer.status_code < 300:
             answer.set_data(json.dumps(self.also[operation](answer.get_json(force=True))))
-        if operation == "ExecuteChangeSet":  # moto forgets the outputs of stacks that came about by a change set
-            for stack in self.stacks():
-                stack._parse_template()
-                stack.output_map = stack._create_output_map()
+        self.after(operation)
         return answer(environ, start_response)
 
-    def stacks(self):
-        """moto's CloudFormation stacks."""
-        return cloudformation_backends[ACCOUNT][REGION].stacks.values()
+    def emulated(self):
+        """What the emulator answers to the request at hand, for what is said in its place."""
+        return self.here.emulated()
 
-    def refuse(self, operation, code, message="no"):
-        """Lets the operation fail as AWS's JSON protocol does."""
-        self.instead[operation] = lambda body: Response(
-            json.dumps({"__type": code, "message": message}), 400, content_type="application/x-amz-json-1.1")
+    def after(self, operation):
+        """What the emulator lacks after an operation."""
+
+    def refuse(self, operation, code, message="no", status=400):
+        """Lets the operation fail as AWS's JSON and query protocols do."""
+        def answer(body):
+            if b"Action=" in body:
+                error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+                return Response(f"<ErrorResponse>{error}</ErrorResponse>", status, content_type="text/xml")
+            return Response(json.dumps({"__type": code, "message": message}), status,
+                            headers={"x-amzn-errortype": code}, content_type="application/x-amz-json-1.1")
+
+        self.instead[operation] = answer
 
     def client(self, service):
         return client(self.url, service)
@@ -246,16 +253,34 @@ class Aws:
         self.server.server_close()
 
 
+class Aws(Gate):
+    """moto's AWS."""
+
+    def __init__(self):
+        super().__init__(DomainDispatcherApplication(create_backend_app))
+
+    def after(self, operation):
+        if operation == "ExecuteChangeSet":  # moto forgets the outputs of stacks that came about by a change set
+            for stack in self.stacks():
+                stack._parse_template()
+                stack.output_map = stack._create_output_map()
+
+    def stacks(self):
+        """moto's CloudFormation stacks."""
+        return cloudformation_backends[ACCOUNT][REGION].stacks.values()
+
+
 class Ministack(Process):
     """An AWS that transforms templates, evaluates their rules, and runs the function's binary without a container.
 
     It parses events and writes them again, so only an event that is written as Python does it comes back byte for byte.
     """
 
-    def __init__(self):
-        port = free_port()
+    def __init__(self, port=None):
+        port = port or free_port()
         self.folder = tempfile.TemporaryDirectory()
-        super().__init__(ROOT / ".tools/ministack/bin/ministack", cwd=self.folder.name, environment={
+        emulator = pathlib.Path(__file__).with_name("emulator.py")
+        super().__init__(ROOT / ".tools/ministack/bin/python", "-P", emulator, cwd=self.folder.name, environment={
             "GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0",
             "MINISTACK_REGION": REGION, "MINISTACK_ACCOUNT_ID": ACCOUNT, "TMPDIR": self.folder.name,
             "AWS_LAMBDA_LOG_FORMAT": "JSON"})
@@ -265,9 +290,61 @@ class Ministack(Process):
     def client(self, service):
         return client(self.url, service)
 
+    def upload(self, content):
+        """A new bucket with the zip, as the parameters of a release's template name it."""
+        s3, bucket = self.client("s3"), f"bucket-{time.monotonic_ns()}"
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        s3.put_object(Bucket=bucket, Key="code.zip", Body=content)
+        return {"CodeBucket": bucket, "CodeKey": "code.zip"}
+
+    def deploy(self, name, template, update=False, **parameters):
+        """Creates or updates a stack. Gives its outputs."""
+        cloudformation, done = self.client("cloudformation"), "update" if update else "create"
+        getattr(cloudformation, f"{done}_stack")(
+            StackName=name, TemplateBody=template, Capabilities=["CAPABILITY_IAM"],
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()])
+        try:
+            cloudformation.get_waiter(f"stack_{done}_complete").wait(StackName=name, WaiterConfig={"Delay": 0.2})
+        except botocore.exceptions.WaiterError:
+            events = cloudformation.describe_stack_events(StackName=name)["StackEvents"]
+            raise AssertionError([(event["LogicalResourceId"], event.get("ResourceStatusReason")) for event in events
+                                  if "FAILED" in event["ResourceStatus"]]) from None
+        [stack] = cloudformation.describe_stacks(StackName=name)["Stacks"]
+        return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+    def set_variables(self, function, **variables):
+        """Changes these variables of a function."""
+        functions = self.client("lambda")
+        before = functions.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
+        functions.update_function_configuration(
+            FunctionName=function, Environment={"Variables": {**before, **variables}})
+
     def stop(self):
         super().stop()
         self.folder.cleanup()
+
+
+class GuardedMinistack(Gate):
+    """ministack behind a gate."""
+
+    def __init__(self):
+        self.ministack = Ministack()
+        super().__init__(self.forward)
+
+    def forward(self, environ, start_response):
+        request = Request(environ)
+        port = int(self.ministack.url.rsplit(":", 1)[1])
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=120)) as connection:
+            connection.request(request.method, request.full_path, request.get_data(), {
+                name: value for name, value in request.headers if name != "Expect"})
+            answer = connection.getresponse()
+            headers = [(name, value) for name, value in answer.getheaders()
+                       if name.lower() not in ("connection", "transfer-encoding")]
+            return Response(answer.read(), answer.status, headers)(environ, start_response)
+
+    def stop(self):
+        super().stop()
+        self.ministack.stop()
 
 
 def talk(command, folder, environment, answers):
@@ -299,17 +376,6 @@ def talk(command, folder, environment, answers):
     raise AssertionError(said)
 
 
-class NoManagedPolicies:
-    def load(self):
-        return {}
-
-
-def translated(template, parameters):
-    """The plain CloudFormation template that SAM's transform makes."""
-    with unittest.mock.patch.dict("os.environ", {"AWS_DEFAULT_REGION": REGION}):
-        return transform(copy.deepcopy(template), dict(parameters), NoManagedPolicies())
-
-
 def security_scan(source, suffix, framework):
     """What checkov finds in a source."""
     with tempfile.NamedTemporaryFile("w", suffix=suffix) as file:
@@ -320,17 +386,11 @@ def security_scan(source, suffix, framework):
             "--output", "json", check=False).stdout)["results"]
 
 
-def temporary_zip():
-    """The bytes of a zip that moto takes for a function's code."""
-    file = io.BytesIO()
+def zipped(binary, comment=b""):
+    """The bytes of a zip with the function's code."""
+    file, entry = io.BytesIO(), zipfile.ZipInfo("bootstrap")
+    entry.external_attr = 0o100755 << 16
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("bootstrap", "")
+        archive.comment = comment
+        archive.writestr(entry, pathlib.Path(binary).read_bytes(), zipfile.ZIP_DEFLATED, 1)
     return file.getvalue()
-
-
-def release_assets(folder):
-    """What `make release` makes of the zip that `make build` makes. A list of its components would take minutes."""
-    run("make", "build")
-    shutil.copy(ROOT / "target/lambda/userhub-signin/bootstrap.zip", folder / "userhub-signin-x86_64.zip")
-    (folder / "userhub-signin-x86_64.cdx.json").write_text("{}")
-    return run("python3", "tools/release.py", "--assets", folder, "--notes", folder.parent / "notes.md", "x86_64")

@@ -6,7 +6,7 @@ import pathlib
 import tempfile
 import unittest
 
-from support import ROOT, SETTINGS, Lambda, Process, UserHub, aws, client, free_port, wait_until_open
+from support import REGION, ROOT, SETTINGS, Lambda, Process, UserHub, aws, client, free_port, wait_until_open
 
 PASSWORD = "Not-a-secret-1"
 CODE = "123456"  # that cognito-local would mail to every user
@@ -25,6 +25,7 @@ class Cognito(unittest.TestCase):
     """A Cognito on this machine, with the function as these triggers of all its pools."""
 
     triggers = []
+    function = "function"  # as AWS's runtime interface emulator calls it
 
     @classmethod
     def setUpClass(cls):
@@ -34,9 +35,9 @@ class Cognito(unittest.TestCase):
         config = pathlib.Path(folder.name, ".cognito", "config.json")
         config.parent.mkdir()
         config.write_text(json.dumps({
-            "LambdaClient": {"endpoint": f"http://127.0.0.1:{cls.lambda_port}", "region": "local",
+            "LambdaClient": {"endpoint": f"http://127.0.0.1:{cls.lambda_port}", "region": REGION,
                              "credentials": {"accessKeyId": "testing", "secretAccessKey": "testing"}},
-            "TriggerFunctions": dict.fromkeys(cls.triggers, "function"),
+            "TriggerFunctions": dict.fromkeys(cls.triggers, cls.function),
             "UserPoolDefaults": {"UsernameAttributes": []},  # cognito-local's own default is e-mail
         }))
         cognito = Process(ROOT / ".tools/e2e/node_modules/.bin/cognito-local", cwd=folder.name,
@@ -56,6 +57,14 @@ class Cognito(unittest.TestCase):
             UserPoolId=pool, ClientName="app", ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH"])
         return app["UserPoolClient"]["ClientId"]
 
+    def authenticate(self, app, users):
+        for user in users:
+            answer = aws(
+                self.url, "cognito-idp", "initiate-auth", "--client-id", app, "--auth-flow", "USER_PASSWORD_AUTH",
+                "--auth-parameters", json.dumps({"USERNAME": user, "PASSWORD": PASSWORD}))
+            self.assertTrue(answer["AuthenticationResult"]["AccessToken"])
+            self.assertTrue(answer["AuthenticationResult"]["IdToken"])
+
 
 class SignIns(Cognito):
     triggers = ["PostAuthentication", "PostConfirmation"]
@@ -65,12 +74,7 @@ class SignIns(Cognito):
         userhub = UserHub(fault)
         function = Lambda(base_url or userhub.base_url, self.lambda_port)
         self.addCleanup(function.stop)
-        for user in users:
-            answer = aws(
-                self.url, "cognito-idp", "initiate-auth", "--client-id", app, "--auth-flow", "USER_PASSWORD_AUTH",
-                "--auth-parameters", json.dumps({"USERNAME": user, "PASSWORD": PASSWORD}))
-            self.assertTrue(answer["AuthenticationResult"]["AccessToken"])
-            self.assertTrue(answer["AuthenticationResult"]["IdToken"])
+        self.authenticate(app, users)
         # cognito-local lets a user in even if the trigger fails; Cognito does not.
         self.assertEqual(function.successes(len(users)), len(users), function.lines)
         outcomes = function.outcomes(len(users))
