@@ -17,10 +17,10 @@ def connect(options):
         stack.refuse_other_pool(found, pool.id)
     given = {"UserPoolId": pool.id, **{key: value for key, value in {
         "Access": options.access, "PortalDomain": options.portal_domain,
-        "PortalIdentityProviders": options.portal_identity_providers}.items() if value}, **options.parameters}
-    portal = given.get("PortalDomain") or stack.values_of(found).get("PortalDomain")
-    if portal:
-        given.update(portal_options(pool))
+        "PortalIdentityProviders": options.portal_identity_providers}.items() if value is not None},
+        **options.parameters}
+    portal = given.get("PortalDomain", stack.values_of(found).get("PortalDomain"))
+    given.update(portal_options(pool) if portal else {"PortalManagedLogin": "no", "PortalChoiceBasedSignIn": "no"})
 
     def approve(changes):
         stack.refuse_loss(changes, options.force, "UserHub's connection or its Portal would stop working:")

@@ -32,7 +32,7 @@ def deploy(options):
         stack.refuse_foreign(found, PARAMETERS)
         stack.refuse_busy(found, aws)
         stack.refuse_other_pool(found, pool.id)
-    values = {} if found and found["StackStatus"] in stack.DEAD else stack.values_of(found)
+    values = {} if found and found["StackStatus"] in stack.EMPTY else stack.values_of(found)
     if not values:
         refuse_leftovers(aws, name)
     given = {"UserPoolId": pool.id, "FunctionName": name, **options.parameters}
@@ -42,6 +42,8 @@ def deploy(options):
         raise Refusal("Without the id of UserHub's connection nothing would be reported: say --connection-id conn_…. "
                       f"UserHub shows it once the connection is set up ({options.program} connect {pool.id}).")
     live = Function(aws, name) if values else None
+    if options.parameters.get("Queue") == "no":
+        refuse_waiting(live, options)
     code = package.choose(options.zip, options.architecture, live and live.configuration["architectures"][0])
     print(f"deploying   {code.path} ({code.architecture}, sha256 {code.sha256})\nas          {name} in {aws.region}",
           flush=True)
@@ -54,8 +56,6 @@ def deploy(options):
 
     def approve(changes):
         stack.refuse_loss(changes, options.force, "Cognito, UserHub or its Portal still uses what it would take away:")
-        if any(change["ResourceType"] == "AWS::SQS::Queue" and change["Action"] == "Remove" for change in changes):
-            refuse_waiting(live, options)
 
     text = package.released_template(package.held("template.yaml").decode(), code.architecture)
     try:
@@ -134,7 +134,7 @@ def ask_for_key(given, values, options):
     if not key:
         print("UserHub's Admin API key: in UserHub's Admin console under Developers, API keys; of the type Admin API, "
               "without expiration, with Integrations: Amazon Cognito.", file=sys.stderr)
-        key = getpass.getpass("Key (not shown): ") if sys.stdin.isatty() else sys.stdin.readline()
+        key = getpass.getpass("The Admin API key (not shown): ") if sys.stdin.isatty() else sys.stdin.readline()
     given["AdminKey"] = key = key.strip()
     if not key or key == "none":
         raise Refusal("There is no Admin API key. Run this on a terminal, or put the key into the environment variable "

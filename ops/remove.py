@@ -20,7 +20,8 @@ def remove(options):
     if found is None:
         raise Refusal(f"There is no stack {options.name} in {aws.region}: say --name for another name.")
     stack.refuse_foreign(found, PARAMETERS)
-    stack.refuse_busy(found, aws)
+    if found["StackStatus"] not in stack.BROKEN:
+        stack.refuse_busy(found, aws)
     stack.refuse_other_pool(found, pool_id)
     # By name too: a stack whose function was renamed keeps the one that the pool still calls.
     arns = {aws.arn("lambda", f"function:{options.name}"), stack.outputs_of(found).get("FunctionArn")} - {None}

@@ -9,8 +9,9 @@ from errors import AwsError, Refusal
 
 # How long a stack may take to be created, changed or deleted, in seconds.
 STACK_LIMIT = 1800
-# No change is in progress, and the stack can never be updated: what is left of it has to be deleted.
-DEAD = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
+# Stacks that can never be updated: those that have no resources, and those that may have some.
+EMPTY = {"ROLLBACK_COMPLETE", "REVIEW_IN_PROGRESS"}
+BROKEN = {"ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
 
 # What somebody outside the stack uses: Cognito the function, UserHub the access key, the Portal the app client.
 VITAL = {"Function", "Role", "CognitoPermission", "ConnectionIamUser", "ConnectionAccessKey", "PortalClient"}
@@ -51,6 +52,8 @@ def refuse_busy(stack, aws):
     if status == "UPDATE_ROLLBACK_FAILED":
         raise Refusal(f"The stack {name} is {status}, and cannot be updated until this has worked:\n"
                       f"aws cloudformation continue-update-rollback --region {aws.region} --stack-name {name}")
+    if status in BROKEN:
+        raise Refusal(f"The stack {name} is {status}, and cannot be changed any more: remove it, then deploy again.")
     if status.endswith("_IN_PROGRESS") and status != "REVIEW_IN_PROGRESS":
         raise Refusal(f"The stack {name} is {status}: wait until that has ended.")
 
@@ -79,7 +82,7 @@ def change(aws, name, template, given, tags, approve):
     What is not given keeps its value. Returns whether there was anything to do.
     """
     stack = describe(aws, name)
-    if stack and stack["StackStatus"] in DEAD | {"REVIEW_IN_PROGRESS"}:
+    if stack and stack["StackStatus"] in EMPTY:
         print(f"deleting    what an earlier attempt left of the stack {name} ({stack['StackStatus']})", flush=True)
         delete(aws, stack)
         stack = None

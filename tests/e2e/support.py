@@ -1,6 +1,7 @@
 """What the end-to-end tests start. All of it listens on this machine, and ends by itself after five minutes at most."""
 
 import atexit
+import contextlib
 import http.client
 import io
 import json
@@ -332,13 +333,14 @@ class GuardedMinistack(Gate):
 
     def forward(self, environ, start_response):
         request = Request(environ)
-        connection = http.client.HTTPConnection("127.0.0.1", int(self.ministack.url.rsplit(":", 1)[1]), timeout=120)
-        connection.request(request.method, request.full_path, request.get_data(), {
-            name: value for name, value in request.headers if name != "Expect"})
-        answer = connection.getresponse()
-        headers = [(name, value) for name, value in answer.getheaders()
-                   if name.lower() not in ("connection", "transfer-encoding")]
-        return Response(answer.read(), answer.status, headers)(environ, start_response)
+        port = int(self.ministack.url.rsplit(":", 1)[1])
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=120)) as connection:
+            connection.request(request.method, request.full_path, request.get_data(), {
+                name: value for name, value in request.headers if name != "Expect"})
+            answer = connection.getresponse()
+            headers = [(name, value) for name, value in answer.getheaders()
+                       if name.lower() not in ("connection", "transfer-encoding")]
+            return Response(answer.read(), answer.status, headers)(environ, start_response)
 
     def stop(self):
         super().stop()
