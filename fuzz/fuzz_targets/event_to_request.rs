@@ -33,7 +33,8 @@ fuzz_target!(|bytes: &[u8]| {
         Event::Trigger(found) => {
             // The result must be what serde_json reads. It rejects lone surrogates and deep nesting, so it reads fewer events.
             if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
-                let name = value.get("userName").and_then(Value::as_str).filter(|name| (1..=1024).contains(&name.len()));
+                let name =
+                    value.get("userName").and_then(Value::as_str).filter(|name| (1..=1024).contains(&name.len()));
                 let trigger = value.get("triggerSource").and_then(Value::as_str);
                 assert_eq!(found.user_name.as_deref().ok(), name);
                 assert_eq!(found.meaning, meaning(trigger.unwrap_or_default()));
@@ -81,9 +82,18 @@ fn meaning(source: &str) -> Meaning {
         Some(("PostConfirmation", "ConfirmForgotPassword")) => Meaning::Report(EventType::Changed),
         Some(("TokenGeneration", action)) if action != "HostedAuth" => Meaning::Nothing,
         Some((
-            "PreAuthentication" | "PreSignUp" | "DefineAuthChallenge" | "CreateAuthChallenge"
-            | "VerifyAuthChallengeResponse" | "VerifyAuthChallenge" | "UserMigration" | "CustomMessage" | "CustomEmailSender"
-            | "CustomSMSSender" | "CustomSmsSender" | "InboundFederation",
+            "PreAuthentication"
+            | "PreSignUp"
+            | "DefineAuthChallenge"
+            | "CreateAuthChallenge"
+            | "VerifyAuthChallengeResponse"
+            | "VerifyAuthChallenge"
+            | "UserMigration"
+            | "CustomMessage"
+            | "CustomEmailSender"
+            | "CustomSMSSender"
+            | "CustomSmsSender"
+            | "InboundFederation",
             _,
         )) => Meaning::WrongTrigger,
         _ => Meaning::Report(EventType::SignIn),
