@@ -69,7 +69,7 @@ for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         try:
             filled = filled.replace(match[0], measured(match))
         except (LookupError, OSError) as error:
-            wrong.append(f"{page.relative_to(ROOT)}: {error}")
+            wrong.append(f"{page.relative_to(ROOT)}, {match[2]}: {error}")
     if "--check" not in sys.argv:
         page.write_text(filled, encoding="utf-8")
     elif filled != text:
