@@ -327,8 +327,8 @@ class Ministack(Process):
 class GuardedMinistack(Gate):
     """ministack behind a gate."""
 
-    def __init__(self):
-        self.ministack = Ministack()
+    def __init__(self, port=None):
+        self.ministack = Ministack(port)
         super().__init__(self.forward)
 
     def forward(self, environ, start_response):
