@@ -1,7 +1,7 @@
 """Puts what was measured into the pages. With --check, as in `make lint`, says where a page differs instead.
 
-In a page, `<!-- soak -->` and `<!-- /soak -->` enclose the content of docs/measured/soak.md, and `<!--cold-->2.07<!--/cold-->`
-one cell of a table, which CELLS names. docs/security.md names tests; they have to exist.
+In a page, `<!-- soak -->` and `<!-- /soak -->` enclose what docs/measured/soak.md has before its first "## ".
+`<!--cold-->` and `<!--/cold-->` enclose one cell of a table, which CELLS names. The tests that docs/security.md names must exist.
 """
 
 import pathlib
@@ -57,7 +57,7 @@ def measured(match):
     name, inline = match[2], match[1] == "<!--"
     if inline:
         return f"<!--{name}-->{cell(CELLS[name])}<!--/{name}-->"
-    content = (ROOT / f"docs/measured/{name}.md").read_text(encoding="utf-8").strip()
+    content = (ROOT / f"docs/measured/{name}.md").read_text(encoding="utf-8").partition("\n## ")[0].strip()
     return f"<!-- {name} -->\n{content}\n<!-- /{name} -->"
 
 
