@@ -1,7 +1,7 @@
 """Puts what was measured into the pages. With --check, as in `make lint`, says where a page differs instead.
 
 In a page, `<!-- soak -->` and `<!-- /soak -->` enclose what docs/measured/soak.md has before its first "## ".
-`<!--cold-->` and `<!--/cold-->` enclose one cell of a table, which CELLS names. The tests that docs/security.md names must exist.
+`<!--cold-->` and `<!--/cold-->` enclose one cell of a table, which CELLS names. docs/security.md names tests that must exist.
 """
 
 import pathlib
