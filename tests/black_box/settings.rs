@@ -232,7 +232,7 @@ fn reads_a_certificate_file_with_a_byte_order_mark() {
 /// Collections of certificates often hold some that are broken. One line says so, and the others are used.
 #[test]
 fn leaves_out_certificates_that_cannot_be_used() {
-    let no_base64 = "-----BEGIN CERTIFICATE-----\nvalue value\n-----END CERTIFICATE-----\n";
+    let no_base64 = "-----BEGIN CERTIFICATE-----\n*value*\n-----END CERTIFICATE-----\n";
     let no_certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
     let [first, second] = ["first", "second"].map(Authority::new);
     let [good, also_good] = [&first, &second].map(|authority| authority.issuer.pem());
@@ -240,6 +240,7 @@ fn leaves_out_certificates_that_cannot_be_used() {
         ("one.pem", [no_certificate, &good, &also_good].concat(), 1),
         ("two.pem", [&good, no_base64, &also_good, no_certificate].concat(), 2),
         ("three.pem", [no_base64, no_certificate, &good, no_base64, &also_good].concat(), 3),
+        ("unfinished.pem", [&good, &also_good, "-----BEGIN CERTIFICATE-----\nMIIB\n"].concat(), 1),
     ] {
         let file = certificate_file(name, &text);
         for authority in [&first, &second] {
