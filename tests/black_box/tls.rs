@@ -200,7 +200,10 @@ fn refuses_chains_that_do_not_verify() {
 /// Certificates among which a path to a root can be searched in many ways, without any that leads there.
 struct Maze {
     what: &'static str,
-    authorities: usize,
+    /// Authorities of one name, each of which may have issued every certificate.
+    namesakes: usize,
+    /// Authorities of other names, which are read at each step.
+    others: usize,
     algorithm: &'static SignatureAlgorithm,
     /// More names in each certificate.
     names: usize,
@@ -210,16 +213,20 @@ impl Maze {
     /// Each authority has a key of its own, and is signed by itself.
     fn server(&self, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
         let key = || KeyPair::generate_for(self.algorithm).unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, self.what);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.subject_alt_names =
-            (0..self.names).map(|number| SanType::DnsName(format!("{number}.example").try_into().unwrap())).collect();
-        let authorities: Vec<_> =
-            (0..self.authorities).map(|_| CertifiedIssuer::self_signed(params.clone(), key()).unwrap()).collect();
+        let names = (0..self.names).map(|number| SanType::DnsName(format!("{number}.example").try_into().unwrap()));
+        let names: Vec<_> = names.collect();
+        let authority = |name: &str| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.subject_alt_names.clone_from(&names);
+            CertifiedIssuer::self_signed(params, key()).unwrap()
+        };
+        let namesakes: Vec<_> = (0..self.namesakes).map(|_| authority(self.what)).collect();
+        let others: Vec<_> = (0..self.others).map(|number| authority(&format!("other {number}"))).collect();
         let own_key = key();
-        let leaf = certificate_for("localhost").signed_by(&own_key, &authorities[0]).unwrap();
-        let chain = authorities.iter().map(|authority| authority.der().clone());
+        let leaf = certificate_for("localhost").signed_by(&own_key, &namesakes[0]).unwrap();
+        let chain = namesakes.iter().chain(&others).map(|authority| authority.der().clone());
         server(std::iter::once(leaf.into()).chain(chain).collect(), &own_key, versions)
     }
 }
@@ -232,19 +239,20 @@ fn a_search_among_many_certificates_holds_no_sign_in() {
     let Some(limit) = Limit::for_memory_or_skip(128, "a_search_among_many_certificates_holds_no_sign_in") else {
         return;
     };
-    for (what, authorities, algorithm, names) in [
-        ("nine", 9, &PKCS_ECDSA_P256_SHA256, 0),
-        ("thirty", 30, &PKCS_ECDSA_P256_SHA256, 0),
-        ("a hundred and ten", 110, &PKCS_ECDSA_P256_SHA256, 0),
-        ("nine with expensive keys", 9, &PKCS_ECDSA_P384_SHA384, 0),
-        ("nine with many names", 9, &PKCS_ECDSA_P256_SHA256, 300),
+    for (what, namesakes, others, algorithm, names) in [
+        ("nine", 9, 0, &PKCS_ECDSA_P256_SHA256, 0),
+        ("nine and twenty-one", 9, 21, &PKCS_ECDSA_P256_SHA256, 0),
+        ("nine and a hundred", 9, 100, &PKCS_ECDSA_P256_SHA256, 0),
+        ("a hundred and ten", 110, 0, &PKCS_ECDSA_P256_SHA256, 0),
+        ("nine with expensive keys", 9, 0, &PKCS_ECDSA_P384_SHA384, 0),
+        ("nine with many names", 9, 0, &PKCS_ECDSA_P256_SHA256, 300),
     ] {
         for named_like_a_root in [false, true] {
             // The root is trusted, so webpki checks each path's last signature with its key.
             let root = Authority::with_key(what, KeyPair::generate_for(algorithm).unwrap());
             let other = Authority::new("other");
             for version in [&TLS12, &TLS13] {
-                let maze = Maze { what, authorities, algorithm, names };
+                let maze = Maze { what, namesakes, others, algorithm, names };
                 let userhub = UserHub::start_tls(maze.server(&[version]));
                 let trusted = if named_like_a_root { &root } else { &other };
                 let function = Settings::for_base_url(&userhub.base_url())
