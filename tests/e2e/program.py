@@ -112,7 +112,7 @@ class Case(unittest.TestCase):
     def recorded(self):
         """A file with the arguments of each call of the AWS CLI, a line each, and the environment for that."""
         file = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()), "arguments")
-        return file, self.cli(f'printf "%s " "$@" | tr "\\n" " " >>{file}; echo >>{file}; exec REAL "$@"')
+        return file, self.cli(f'echo "$(printf "%s " "$@" | tr "\\n" " ")" >>{file}; exec REAL "$@"')
 
 
 class WholePool(Case):
