@@ -77,7 +77,8 @@ mutants: $(TOOLS)/bin/cargo-mutants ## change src/ in many small ways, and see w
 $(TOOLS)/bin/cargo-mutants:
 	@cargo install cargo-mutants --quiet --locked --version 27.1.0 --root '$(TOOLS)'
 
-lint: ## formatting, clippy and documentation, warnings denied
+lint: ## formatting, clippy, rustdoc, warnings denied; and whether the pages say what was measured
+	@python3 tools/figures.py --check
 	@cargo fmt --all --check
 	@cargo clippy --quiet --locked --workspace --all-targets --all-features -- --deny warnings
 	@RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --locked --workspace --all-features --no-deps --document-private-items
