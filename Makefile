@@ -35,7 +35,7 @@ run: $(BINARY) ## one sign-in through the function on this machine (EVENT=events
 	@target/debug/run "$$EVENT" "$$FAULT" "$$VIA"
 
 test: $(BINARY) ## all tests: units, and the release binary from outside (needs only Rust)
-	@cargo test $(QUIET) --locked
+	@cargo test $(QUIET) --locked --package userhub-signin --package userhub-signin-harness
 
 test-zip: build ## the same tests with the binary from the zip that `make build` makes
 	@$(MAKE) --no-print-directory test BINARY=$(UNPACKED)

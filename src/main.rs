@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     if config.unusable_ca_certs > 0 {
         warn!(
             variable = "USERHUB_EXTRA_CA_CERTS",
-            "USERHUB_EXTRA_CA_CERTS names a file in which {} certificates cannot be used; the others are trusted",
+            "USERHUB_EXTRA_CA_CERTS names a file with certificates that cannot be used ({}); the others are trusted",
             config.unusable_ca_certs
         );
     }

@@ -5,7 +5,6 @@
 
 mod answers;
 mod batches;
-mod connections;
 mod documentation;
 mod events;
 #[cfg(target_os = "linux")]
@@ -19,8 +18,5 @@ mod platform;
 mod process;
 mod properties;
 mod queue;
-#[cfg(target_os = "linux")]
-mod secrets;
 mod settings;
-mod stand_in;
 mod tls;

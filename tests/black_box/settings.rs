@@ -253,7 +253,7 @@ fn leaves_out_certificates_that_cannot_be_used() {
             let fields: Value = serde_json::from_str(&lines[0]).unwrap();
             assert_eq!((&fields["level"], &fields["variable"]), (&json!("WARN"), &json!("USERHUB_EXTRA_CA_CERTS")));
             let sentence =
-                format!("names a file in which {unusable} certificates cannot be used; the others are trusted");
+                format!("names a file with certificates that cannot be used ({unusable}); the others are trusted");
             assert_eq!(fields["message"], format!("USERHUB_EXTRA_CA_CERTS {sentence}"));
             assert!(!lines[0].contains("value"), "{}", lines[0]);
         }
