@@ -6,14 +6,8 @@ VIA ?=
 ARCH ?= x86_64
 # The function that `make run`, `make test` and `make e2e` start.
 BINARY ?= target/release/userhub-signin
-USER_POOL_ID ?=
-FUNCTION ?= userhub-signin
-REGION ?=
-TRIGGERS ?=
-REPLACE ?=
-ZIP ?=
-PARAMETERS ?=
-USER_NAME ?=
+ARGS ?=
+ZIPS ?=
 TAG ?=
 ARCHES ?= x86_64 arm64
 SIGN_INS ?= 100000
@@ -21,20 +15,8 @@ SECONDS ?= 60
 SHORT ?=
 PORT ?= 9000
 BASELINE ?=
-DRY_RUN ?=
-NEW_KEY ?=
 # Recipes read these from the environment, so values need no quoting.
-export EVENT FAULT VIA USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME TAG ARCHES
-
-OPTIONS := EVENT FAULT VIA ARCH BINARY USER_POOL_ID FUNCTION REGION TRIGGERS REPLACE DRY_RUN NEW_KEY ZIP PARAMETERS USER_NAME TAG ARCHES SIGN_INS SECONDS SHORT PORT BASELINE
-SPACE := $(subst x, ,x)
-# What somebody typed is text. Without this, make would expand a dollar sign in it.
-$(foreach option,$(OPTIONS),$(eval override $(option) := $$(value $(option))))
-GIVEN := $(foreach word,$(subst \$(SPACE),_,$(MAKEOVERRIDES)),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
-UNKNOWN := $(filter-out $(OPTIONS),$(GIVEN))
-ifneq ($(UNKNOWN),)
-$(error there is no option $(firstword $(UNKNOWN)); the options are $(OPTIONS), and `make` shows which target takes which)
-endif
+export EVENT FAULT VIA TAG ARCHES
 
 QUIET := $(if $(CI),--quiet)
 TOOLS := $(CURDIR)/.tools
@@ -43,8 +25,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom assets release watch invoke setup deploy attach detach status smoke remove known-arch
-.PHONY: need-cargo-lambda need-user-pool
+.PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom assets release watch invoke setup pyz deploy known-arch need-cargo-lambda
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,7 +77,8 @@ mutants: $(TOOLS)/bin/cargo-mutants ## change src/ in many small ways, and see w
 $(TOOLS)/bin/cargo-mutants:
 	@cargo install cargo-mutants --quiet --locked --version 27.1.0 --root '$(TOOLS)'
 
-lint: ## formatting, clippy and documentation, warnings denied
+lint: ## formatting, clippy, rustdoc, warnings denied; and whether the pages say what was measured
+	@python3 tools/figures.py --check
 	@cargo fmt --all --check
 	@cargo clippy --quiet --locked --workspace --all-targets --all-features -- --deny warnings
 	@RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --locked --workspace --all-features --no-deps --document-private-items
@@ -169,34 +151,17 @@ invoke: need-cargo-lambda ## send a sample event to `make watch` (EVENT=events/�
 setup: $(TOOLS)/.installed ## install cargo-lambda and SAM into .tools (needs Python 3.11 or later)
 	@cargo lambda --version && sam --version
 
-deploy: need-user-pool $(if $(ZIP),,build) ## deploy the function for a user pool with SAM (USER_POOL_ID=…, ZIP=a release's zip, PARAMETERS="ConnectionId=conn_… …", NEW_KEY=1, FUNCTION=…, REGION=…, ARCH=arm64)
-	@$(OPS) deploy --zip "$${ZIP:-$(PACKAGE)/bootstrap.zip}" --parameters "$$PARAMETERS" --new-key "$$NEW_KEY"
+pyz: $(if $(ZIPS),,build) ## the operator's program as one file, target/userhub-signin.pyz (ZIPS="….zip ….zip": one for each processor that it holds)
+	@PYTHONDONTWRITEBYTECODE=1 python3 tools/pyz.py target/userhub-signin.pyz $(or $(ZIPS),$(PACKAGE)/bootstrap.zip)
 
-attach: ## make the deployed function the trigger of a user pool (USER_POOL_ID=…, FUNCTION=…[:alias], TRIGGERS="PostAuthentication PostConfirmation PreTokenGeneration", DRY_RUN=1, REPLACE=1, REGION=…)
-	@$(OPS) attach --triggers "$$TRIGGERS" --replace "$$REPLACE" --dry-run "$$DRY_RUN"
-
-detach: ## remove the function from the user pool (USER_POOL_ID=…, FUNCTION=…[:alias], TRIGGERS=…, DRY_RUN=1, REGION=…)
-	@$(OPS) detach --triggers "$$TRIGGERS" --dry-run "$$DRY_RUN"
-
-status: ## what is attached, whether Cognito may invoke it, recent reports, and alarms (USER_POOL_ID=…, FUNCTION=…, REGION=…)
-	@$(OPS) status
-
-smoke: ## invoke the deployed function with a sample event (USER_POOL_ID=…, EVENT=events/….json, USER_NAME=a user of the pool, FUNCTION=…, REGION=…)
-	@$(OPS) smoke --event "$$EVENT"
-
-remove: ## delete the function's stack, unless the user pool still calls it (USER_POOL_ID=…, FUNCTION=…, REGION=…)
-	@$(OPS) remove
-
-OPS = PYTHONDONTWRITEBYTECODE=1 python3 ops --user-pool-id "$$USER_POOL_ID" --function "$$FUNCTION" --region "$$REGION"
+deploy: build ## build the zip and deploy it; all other commands: python3 ops --help (ARGS="eu-west-1_… --connection-id conn_…", ARCH=arm64)
+	@PYTHONDONTWRITEBYTECODE=1 python3 ops deploy --zip $(PACKAGE)/bootstrap.zip $(ARGS)
 
 known-arch:
 	@case '$(ARCH)' in x86_64 | arm64) ;; *) echo 'ARCH is x86_64 or arm64, not $(ARCH)' >&2; exit 2 ;; esac
 
-need-user-pool:
-	@test -n "$$USER_POOL_ID" || { echo 'USER_POOL_ID is missing: say for example make deploy USER_POOL_ID=eu-west-1_AbCd12345 ZIP=userhub-signin-x86_64.zip' >&2; exit 2; }
-
 need-cargo-lambda:
-	@cargo lambda --version >/dev/null 2>&1 || { echo 'cargo-lambda is missing: `make setup` installs it into .tools (to deploy, a release'"'"'s zip is enough: ZIP=…)' >&2; exit 2; }
+	@cargo lambda --version >/dev/null 2>&1 || { echo 'cargo-lambda is missing: `make setup` installs it into .tools (to deploy, a release'"'"'s userhub-signin.pyz is enough)' >&2; exit 2; }
 
 $(TOOLS)/.installed: tools/setup.txt
 	@$(call install,$(TOOLS),$<)

@@ -3,7 +3,6 @@
 import copy
 import datetime
 import json
-import os
 import pathlib
 import shlex
 import tempfile
@@ -227,10 +226,10 @@ def failed_update(pool, before, restore_command, error):
 
 def save(name, value, whatever_happens):
     """Keeps how it was in the folder user-pools, in the temporary one if that is not possible. The path."""
-    for folder in [pathlib.Path("user-pools"), pathlib.Path(tempfile.gettempdir(), f"user-pools-{os.getuid()}")]:
-        path = folder / name
+    for folder in [lambda: "user-pools", lambda: tempfile.mkdtemp(prefix="user-pools-")]:
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
+            path = pathlib.Path(folder(), name)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
             path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
             return path
         except OSError as error:

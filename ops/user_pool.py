@@ -145,9 +145,10 @@ def unknown_fields(raw, parsed, path=""):
 
 
 def accepted(value, skeleton):
-    """As much of `value` as the skeleton has a place for. Empty text means none; the CLI refuses it."""
+    """As much of `value` as the skeleton has a place for. What is empty means none; the CLI refuses some of it."""
     if isinstance(value, dict) and isinstance(skeleton, dict) and set(skeleton) != {"KeyName"}:  # KeyName: free keys
-        return {key: accepted(part, skeleton[key]) for key, part in value.items() if key in skeleton and part != ""}
+        return {key: accepted(part, skeleton[key]) for key, part in value.items()
+                if key in skeleton and part not in ("", {})}
     if isinstance(value, list) and isinstance(skeleton, list) and skeleton:
         return [accepted(part, skeleton[0]) for part in value]
     return value

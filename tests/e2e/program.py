@@ -4,11 +4,13 @@ import json
 import os
 import pathlib
 import shutil
+import signal
+import subprocess
 import tempfile
 import time
 import unittest
 
-from support import ACCOUNT, REGION, ROOT, SETTINGS, Aws, aws, run, zipped
+from support import ACCOUNT, ENVIRONMENT, REGION, ROOT, SETTINGS, Aws, aws, run, zipped
 from werkzeug.wrappers import Response
 
 # The AWS CLI of this machine, if it has one: version 2.
@@ -102,6 +104,25 @@ class Case(unittest.TestCase):
         self.assertNotIn(SETTINGS["USERHUB_ADMIN_KEY"], printed)
         return printed
 
+    def interrupt(self, step, command, *options):
+        """What a command says, its code, and the calls it had made, when somebody types Ctrl-C at its n-th call."""
+        count = []
+        process = subprocess.Popen(
+            ["python3", "ops", command, self.pool, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, cwd=ROOT, env={**ENVIRONMENT, "AWS_ENDPOINT_URL": self.aws.url})
+
+        def look(operation):
+            count.append(operation)
+            if len(count) == step:
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+
+        self.aws.before = look
+        said = process.communicate(timeout=60)[0]
+        del self.aws.before
+        self.assertNotIn("Traceback", said)
+        return said, process.returncode, len(count)
+
     def cli(self, script):
         """The environment with a program `aws` that is a shell script; REAL in it is the AWS CLI."""
         folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -112,7 +133,7 @@ class Case(unittest.TestCase):
     def recorded(self):
         """A file with the arguments of each call of the AWS CLI, a line each, and the environment for that."""
         file = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()), "arguments")
-        return file, self.cli(f'printf "%s " "$@" | tr "\\n" " " >>{file}; echo >>{file}; exec REAL "$@"')
+        return file, self.cli(f'echo "$(printf "%s " "$@" | tr "\\n" " ")" >>{file}; exec REAL "$@"')
 
 
 class WholePool(Case):

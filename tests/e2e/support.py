@@ -212,6 +212,7 @@ class Gate:
         elif request.mimetype == "application/x-www-form-urlencoded":
             operation = urllib.parse.parse_qs(body.decode()).get("Action", [operation])[0]
         self.calls.append(operation)
+        self.before(operation)
         self.queries.append(f"{operation}?{request.query_string.decode()}")
         # The emulator reads the body again.
         self.here.emulated = lambda: Response.from_app(self.emulator, {
@@ -230,6 +231,9 @@ class Gate:
     def emulated(self):
         """What the emulator answers to the request at hand, for what is said in its place."""
         return self.here.emulated()
+
+    def before(self, operation):
+        """What a test does before an operation."""
 
     def after(self, operation):
         """What the emulator lacks after an operation."""
@@ -327,8 +331,8 @@ class Ministack(Process):
 class GuardedMinistack(Gate):
     """ministack behind a gate."""
 
-    def __init__(self):
-        self.ministack = Ministack()
+    def __init__(self, port=None):
+        self.ministack = Ministack(port)
         super().__init__(self.forward)
 
     def forward(self, environ, start_response):

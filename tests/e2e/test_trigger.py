@@ -393,19 +393,17 @@ class AttachAndDetach(WholePool):
                                                                     environment=settings))
 
     @unittest.skipUnless(os.environ.get("CI") or CLI_2, "no AWS CLI of the system")
+    @unittest.skipUnless(os.environ.get("CI") or CLI_2, "no AWS CLI of the system")
     def test_works_with_version_2_of_the_cli_as_well(self):
         self.take_a_plain_pool()
         self.assertRegex(run(CLI_2, "--version").stdout, r"^aws-cli/2\.")
+        # Debian 12's does not know the variable for the endpoint.
+        path = self.cli(f'exec {CLI_2} --endpoint-url "$AWS_ENDPOINT_URL" "$@"')
         with tempfile.TemporaryDirectory() as folder:
-            # Debian 12's does not know the variable for the endpoint.
-            command = pathlib.Path(folder, "aws")
-            command.write_text(f'#!/bin/sh\nexec {CLI_2} --endpoint-url "$AWS_ENDPOINT_URL" "$@"\n')
-            command.chmod(0o755)
-            environment = {**self.settings_that_change_what_the_cli_prints(folder),
-                           "PATH": f"{folder}:{os.environ['PATH']}"}
+            environment = {**self.settings_that_change_what_the_cli_prints(folder), **path}
             self.attach_and_detach(environment=environment)
             self.assertIn("There is no function missing", self.program("attach", "--name", "missing", code=1,
-                                                                    environment=environment))
+                                                                       environment=environment))
 
     def settings_that_change_what_the_cli_prints(self, folder):
         config = pathlib.Path(folder, "config")
@@ -439,6 +437,133 @@ class AttachAndDetach(WholePool):
         command = next(line for line in printed.splitlines() if line.startswith("to restore")).split(None, 2)[2]
         run(*shlex.split(command), environment={"AWS_ENDPOINT_URL": self.aws.url})
         self.assertEqual(self.describe(), before)
+
+    # detach always has a way.
+
+    def owned(self, answer):
+        """As a pool of a stack: AWS describes tags that it does not take."""
+        tags = {"aws:cloudformation:stack-name": "accounts", "aws:cloudformation:logical-id": "Pool"}
+        answer["UserPool"].setdefault("UserPoolTags", {}).update(tags)
+        return self.as_aws_describes(answer)
+
+    def test_a_pool_of_a_stack_keeps_its_tags_and_is_not_sent_them(self):
+        self.aws.also["DescribeUserPool"] = self.owned
+        self.assertIn("belongs to the CloudFormation stack accounts", self.program("attach"))
+        self.assertEqual(self.update["UserPoolTags"], EVERYTHING["UserPoolTags"])
+        printed = self.program("detach")
+        self.assertIn("none changed", printed)
+        self.assertNotIn('"aws:', "".join(path.read_text() for path in self.saved() if "restore" in path.name))
+
+    def test_what_restores_the_pool_never_names_this_function(self):
+        self.set_trigger(self.function)
+        both = ["--triggers", "PostAuthentication", "PreTokenGeneration", "--replace"]
+        for command, options in [("attach", both), ("detach", [])]:
+            printed = self.program(command, *options)
+            self.assertIn("resets the pool to what it was, but without userhub-signin", printed)
+        restoring = [path.read_text() for path in self.saved() if "restore" in path.name]
+        self.assertEqual(len(restoring), 2)
+        for text in restoring:
+            self.assertNotIn(self.function, text)
+        self.assertEqual(json.loads(restoring[0])["LambdaConfig"], EVERYTHING["LambdaConfig"])
+
+    def test_detaches_on_a_full_disk(self):
+        self.set_trigger(self.function)
+        command = "ulimit -f 0; exec python3 ops detach " + self.pool
+        done = run("sh", "-c", command, environment={"AWS_ENDPOINT_URL": self.aws.url}, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("saved       (nowhere: ", done.stdout)
+        self.assertEqual(self.describe()["LambdaConfig"], EVERYTHING["LambdaConfig"])
+        done = run("sh", "-c", command.replace("detach", "attach"), check=False,
+                   environment={"AWS_ENDPOINT_URL": self.aws.url})
+        self.assertEqual(done.returncode, 1, "but attaches only with a way back")
+
+    def test_saves_in_the_temporary_folder_where_it_may_not_write(self):
+        self.set_trigger(self.function)
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        (folder / "user-pools").write_text("a file, so no folder")
+        printed = self.program("detach", cwd=folder, environment={"TMPDIR": str(folder)})
+        self.assertRegex(printed, rf"saved       {folder}/user-pools-\w+/{self.pool}")
+
+    def test_detaches_with_a_cli_that_is_behind_if_told_so(self):
+        def with_news(answer):
+            answer["UserPool"]["BrandNew"] = True
+            return self.as_aws_describes(answer)
+
+        self.set_trigger(self.function)
+        self.aws.also["DescribeUserPool"] = with_news
+        refused = self.program("detach", code=1)
+        self.assertIn("UserPool.BrandNew", refused)
+        self.assertIn("With --force it is done all the same, and those settings may be reset", refused)
+        self.assertIn("Amazon Cognito, User pools, " + self.pool, refused)
+        self.program("detach", "--force")
+        self.assertEqual(self.describe()["LambdaConfig"], EVERYTHING["LambdaConfig"])
+
+    def test_every_failure_of_detach_names_the_way_through_the_console(self):
+        self.set_trigger(self.function)
+        way = f"in AWS's console, Amazon Cognito, User pools, {self.pool}, Extensions"
+        for operation, code, text in [
+            ("DescribeUserPool", "ExpiredTokenException", "Sign in again"),
+            ("UpdateUserPool", "AccessDeniedException", "lack a permission"),
+            ("UpdateUserPool", "InvalidSmsRoleTrustRelationshipException", "AWS refused"),
+            ("UpdateUserPool", "TooManyRequestsException", "fewer requests"),
+        ]:
+            usual = self.aws.instead.get(operation, lambda body: None)
+            self.aws.refuse(operation, code)
+            printed = self.program("detach", code=1)
+            self.assertIn(text, printed)
+            self.assertIn(way, printed)
+            self.aws.instead[operation] = usual
+        nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+        self.assertIn(way, self.program("detach", code=1, environment=nobody))
+
+    def test_an_interruption_at_any_step_leaves_a_pool_as_it_was_or_as_it_should_be(self):
+        before = self.describe()
+        for command, calling, other in [("attach", self.function, None), ("detach", None, self.function)]:
+            step = interrupted = 0
+            while True:
+                self.set_trigger(other or OTHER)
+                if command == "attach":
+                    self.cognito.update_user_pool(UserPoolId=self.pool, **EVERYTHING)
+                step += 2  # every other one, because each takes seconds
+                said, code, calls = self.interrupt(step, command)
+                found = self.describe()
+                trigger = found["LambdaConfig"].pop("PostAuthentication", None)
+                self.assertEqual(found, before)
+                self.assertIn(trigger, [calling, other], said)
+                self.assertNotIn("Traceback", said)
+                if calls < step:  # it had ended before
+                    self.assertEqual((code, trigger), (0, calling), said)
+                    break
+                self.assertNotEqual(code, 0, said)
+                interrupted += 1
+            self.assertGreater(interrupted, 3)
+
+    def test_a_function_that_lambda_never_runs_is_not_attached(self):
+        concurrency = "/2019-09-30/functions/userhub-signin/concurrency"
+        self.aws.instead[concurrency] = lambda body: Response('{"ReservedConcurrentExecutions": 0}')
+        self.assertIn("reserved concurrency of 0, so every sign-in would fail", self.program("attach", code=1))
+        self.assertNotIn("UpdateUserPool", self.aws.calls)
+        self.aws.instead[concurrency] = lambda body: Response('{"ReservedConcurrentExecutions": 1}')
+        self.assertIn("sign-ins beyond 1 at the same time fail", self.program("attach"))
+
+    def test_a_function_that_another_pool_calls_is_not_attached(self):
+        other = self.cognito.create_user_pool(PoolName="b", LambdaConfig={"PreSignUp": f"{self.function}:live"})
+        self.addCleanup(self.cognito.delete_user_pool, UserPoolId=other["UserPool"]["Id"])
+        self.assertIn(f"userhub-signin is attached to {other['UserPool']['Id']}", self.program("attach", code=1))
+        self.aws.refuse("ListUserPools", "AccessDeniedException")
+        self.assertIn("whether another user pool calls userhub-signin is unknown", self.program("attach"))
+
+    def test_finds_callers_on_every_page_of_user_pools(self):
+        def pages(body):
+            if "NextToken" not in json.loads(body):
+                return Response(json.dumps({"UserPools": [{"Id": self.pool}], "NextToken": "more"}))
+            return Response(json.dumps({"UserPools": [{"Id": other}]}))
+
+        other = self.cognito.create_user_pool(PoolName="b", LambdaConfig={"CustomMessage": self.function})
+        other = other["UserPool"]["Id"]
+        self.addCleanup(self.cognito.delete_user_pool, UserPoolId=other)
+        self.aws.instead["ListUserPools"] = pages
+        self.assertIn(f"userhub-signin is attached to {other}", self.program("attach", code=1))
 
     def test_errors_of_aws_are_explained(self):
         before = self.describe()
