@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_lambda_events::sqs::SqsMessage;
+use serde::Deserialize;
 use serde_bytes::{ByteBuf, Bytes};
 use serde_json::value::RawValue;
 
@@ -51,11 +52,25 @@ pub fn read(event: &RawValue) -> Event {
     })
 }
 
-/// The messages in `Records`, if each is from SQS. No event of Cognito has such a field.
+/// What every message from SQS has, whatever else AWS puts into it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Origin {
+    message_id: Option<String>,
+    event_source: String,
+}
+
+/// The messages in `Records`, if each is from SQS. No event of Cognito has such a field. A message of which more cannot be read
+/// has no body then, so it stays in the queue: taken for a sign-in, the event would come back, and SQS would delete all messages.
 fn messages(records: &RawValue) -> Option<Vec<SqsMessage>> {
-    let messages: Vec<SqsMessage> = serde_json::from_str(records.get()).ok()?;
-    let from_sqs = |message: &SqsMessage| message.event_source.as_deref() == Some("aws:sqs");
-    (!messages.is_empty() && messages.iter().all(from_sqs)).then_some(messages)
+    let records: Vec<&RawValue> = serde_json::from_str(records.get()).ok()?;
+    let message = |record: &&RawValue| {
+        let origin = serde_json::from_str::<Origin>(record.get()).ok().filter(|it| it.event_source == "aws:sqs")?;
+        let mut message = serde_json::from_str::<SqsMessage>(record.get()).unwrap_or_default();
+        message.message_id = origin.message_id;
+        Some(message)
+    };
+    records.iter().map(message).collect::<Option<Vec<_>>>().filter(|messages| !messages.is_empty())
 }
 
 /// Checks a user name, wherever it comes from.
@@ -146,6 +161,14 @@ mod tests {
             panic!("not taken for messages")
         };
         assert_eq!((messages.len(), messages[0].message_id.as_deref()), (2, Some("1")));
+        // Something in it is not as the published type wants it.
+        let odd = message.replace(r#"{"SentTimestamp":"1"}"#, r#"{"SentTimestamp":1}"#);
+        let Event::Messages(messages) = read(&format!(r#"{{"Records":[{message},{odd}]}}"#)) else {
+            panic!("not taken for messages")
+        };
+        assert_eq!((messages[0].body.as_deref(), messages[1].body.as_deref()), (Some("{}"), None));
+        assert_eq!(messages[1].message_id.as_deref(), Some("1"), "so that it stays in the queue");
+
         let other = message.replace("aws:sqs", "aws:sns");
         for records in ["null", "[]", "[null]", "{}", "1", &format!("[{message},{other}]"), &format!("[[{message}]]")] {
             trigger(&format!(r#"{{"Records":{records}}}"#));

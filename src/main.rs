@@ -62,8 +62,10 @@ async fn run(delivery: Delivery) -> Result<(), BoxError> {
     let runtime = Runtime::new(service_fn(|event| handler::handle(&delivery, event)));
     let after_each = |result| {
         if invocations.fetch_add(1, Ordering::Relaxed) == INVOCATIONS_MAX - 1 {
-            let error = env::current_exe().map(|program| Command::new(program).exec()); // returns only if it fails
-            warn!("the process cannot start anew, so its memory keeps growing: {error:?}");
+            // This link leads to the program even if somebody has replaced or removed its file. It must not fail: a call that has
+            // failed leaves SIGPIPE as it is in other languages, and a closed connection would end the process.
+            let error = Command::new("/proc/self/exe").exec(); // returns only if it fails
+            warn!("the process cannot start anew, so its memory keeps growing: {error}");
         }
         result
     };

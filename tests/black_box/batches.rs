@@ -156,6 +156,21 @@ fn a_function_without_a_way_to_userhub_keeps_the_messages() {
     }
 }
 
+/// Lambda deletes every message that is not in the answer. A new field must not delete one.
+#[test]
+fn a_message_of_an_unknown_form_stays_and_stops_no_other() {
+    let userhub = UserHub::start();
+    let function = Function::reporting_to(&userhub);
+    let mut event: Value = serde_json::from_slice(&batch(&users(3))).unwrap();
+    event["Records"][1]["attributes"]["SomethingNew"] = json!(1);
+    assert_eq!(function.report_batch(event.to_string().as_bytes()).failed, ["message-1"]);
+    assert_eq!(userhub.reports().len(), 2);
+    let lines = lines(function);
+    let foreign: Vec<_> = lines.iter().filter(|line| line["error_kind"] == "message").collect();
+    assert_eq!(foreign.len(), 1, "{lines:#?}");
+    assert_eq!(foreign[0]["messageId"], "message-1");
+}
+
 /// An event of Cognito's comes back, whatever fields AWS adds to it.
 #[test]
 fn only_messages_from_sqs_are_a_batch() {

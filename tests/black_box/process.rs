@@ -1,8 +1,10 @@
 //! The function's process: started by hand, panicking, started anew.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use harness::{EVENT, Function, Settings, UserHub, binary};
+use harness::{EVENT, Settings, UserHub, binary};
 use serde_json::{Map, Value};
 
 /// Quick, because it is not reported.
@@ -40,7 +42,7 @@ fn returns_the_event_when_the_report_panics() {
     let limit = |limit| prlimit(Pid::from_raw(function.id().cast_signed()), Resource::As, limit).unwrap();
     let unlimited = getrlimit(Resource::As);
     function.wait_until_ready();
-    let pages: u64 = std::fs::read_to_string(format!("/proc/{}/statm", function.id()))
+    let pages: u64 = fs::read_to_string(format!("/proc/{}/statm", function.id()))
         .unwrap()
         .split(' ')
         .next()
@@ -66,7 +68,11 @@ fn returns_the_event_when_the_report_panics() {
 #[test]
 fn starts_anew_between_two_invocations() {
     let userhub = UserHub::start();
-    let function = Function::reporting_to(&userhub);
+    let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("function");
+    fs::copy(binary(), &copy).unwrap();
+    let function = Settings::for_base_url(&userhub.base_url()).command([&copy]).start();
+    function.wait_until_ready();
+    fs::remove_file(copy).unwrap(); // as when somebody builds another one
     function.sign_in(EVENT).assert_reported(200);
     for _ in 0..200 {
         function.return_event(REFRESH);
