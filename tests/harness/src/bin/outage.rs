@@ -25,7 +25,7 @@ const LATENCY: Duration = Duration::from_millis(50);
 const SQS_LATENCY: Duration = Duration::from_millis(10);
 
 /// How long UserHub is well, fails, and is well again.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Phases {
     before: Duration,
     fault: Duration,
@@ -55,6 +55,9 @@ const RECOVERY: Duration = Duration::from_secs(15);
 
 /// A UserHub that flaps is well as long as it hangs.
 const FLAP: Duration = Duration::from_secs(7);
+
+/// The promise: 2 s, and some slack for a busy machine.
+const WAIT_MAX: Duration = Duration::from_millis(2500);
 
 /// By then all reports must have arrived, beside one visibility timeout.
 const DRAIN_LIMIT: Duration = Duration::from_mins(3);
@@ -210,10 +213,10 @@ struct SignIn {
 /// How long the sign-in waited, or `None` if it was refused.
 fn sign_in(program: Program, environments: &Environments, user_name: &str) -> Option<Duration> {
     let event = format!(r#"{{"userName":"{user_name}"}}"#);
-    let response = environments.invoke(|function| match program {
-        Program::NodeJs => function.invoke(SystemTime::now() + Duration::from_secs(5), event.as_bytes()),
-        _ => function.return_event_by(SystemTime::now() + Duration::from_secs(4), event.as_bytes()), // the template's limit
-    })?;
+    // The template's limit, but a busy machine must not end the simulation.
+    let deadline = SystemTime::now() + Duration::from_secs(4);
+    let response = environments.invoke(|function| function.invoke(deadline, event.as_bytes()))?;
+    assert!(program == Program::NodeJs || response.body == event.as_bytes(), "another event came back");
     Some(response.elapsed)
 }
 
@@ -326,6 +329,7 @@ impl Findings {
     fn row(&self) -> String {
         let percent = |share: f64| format!("{:.1} %", share * 100.0);
         let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+        let delay = |time: Duration| if self.arrived_of_fault > 0.0 { seconds(time) } else { "–".to_owned() };
         let cells = [
             self.fault.description(),
             self.program.name().to_owned(),
@@ -334,8 +338,8 @@ impl Findings {
             format!("{} ms", self.median_later.as_millis()),
             seconds(self.longest),
             percent(self.arrived_of_fault),
-            seconds(self.median_delay),
-            seconds(self.longest_delay),
+            delay(self.median_delay),
+            delay(self.longest_delay),
             percent(self.arrived_after),
         ];
         format!("| {} |", cells.join(" | "))
@@ -357,8 +361,10 @@ impl Findings {
             (self.refused_first > first + 0.005, format!("refused at most {first} first")),
             (self.refused_later > later + 0.005, format!("refused at most {later} later")),
             (hangs && self.median_later > Duration::from_millis(50), "median wait under 50 ms".to_owned()),
+            (self.longest > WAIT_MAX, format!("every event back within {WAIT_MAX:?}")),
             (self.program.has_queue() && self.arrived < 1.0, "every report arrives".to_owned()),
-            (self.arrived_after < 0.99, "reports arrive after the recovery".to_owned()),
+            // Idle environments wait once more when they are used again, and without a queue nobody else takes their reports.
+            (self.arrived_after < 0.95, "reports arrive after the recovery".to_owned()),
         ];
         goals.into_iter().filter_map(|(missed, goal)| missed.then_some(goal)).collect()
     }
@@ -387,6 +393,7 @@ fn main() -> ExitCode {
     }
     let phases = if short { SHORT } else { FULL };
 
+    let stamp = stamp();
     let mut findings = Vec::new();
     for (round, pause) in rounds {
         thread::scope(|scope| {
@@ -399,7 +406,7 @@ fn main() -> ExitCode {
         });
     }
     findings.sort_by_key(|finding| FAULTS.iter().position(|fault| *fault == finding.fault));
-    let table = table(&findings, &phases);
+    let table = table(&stamp, &findings, &phases);
     print!("{table}");
     if let Some(path) = arguments.iter().find(|argument| *argument != "short") {
         fs::write(path, table).unwrap_or_else(|error| eprintln!("{path}: {error}"));
@@ -411,18 +418,18 @@ fn main() -> ExitCode {
     if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn table(findings: &[Findings], phases: &Phases) -> String {
+fn table(stamp: &str, findings: &[Findings], phases: &Phases) -> String {
     let mut text = format!(
-        "{}\n\n{ENVIRONMENTS} environments, {SIGN_INS_PER_SECOND} sign-ins a second; UserHub fails for {} s, and otherwise \
-         answers after {} ms; SQS after {} ms; a message that stayed in the queue comes again after {} s (on AWS after 120 s)\n\n\
+        "{stamp}\n\n{ENVIRONMENTS} environments, {SIGN_INS_PER_SECOND} sign-ins a second; UserHub fails for {} s, and otherwise \
+         answers after {} ms; SQS after {} ms; a message that stayed in the queue comes again after {} s{}\n\n\
          | UserHub | function | refused in the first {} s | refused after that | median wait after that | longest wait | \
          reports that arrive, of those let in meanwhile | their median delay | longest | from {} s after recovery on |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
-        stamp(),
         phases.fault.as_secs(),
         LATENCY.as_millis(),
         SQS_LATENCY.as_millis(),
         phases.visibility_timeout.as_secs(),
+        if *phases == FULL { "" } else { " (on AWS after 120 s)" },
         OPENING.as_secs(),
         RECOVERY.as_secs()
     );

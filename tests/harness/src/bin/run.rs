@@ -144,9 +144,7 @@ fn described(step: &Step) -> String {
         Step::Wait(time) => format!("(nothing for {} s)", time.as_secs()),
         Step::Hang => "(nothing)".to_owned(),
         Step::Reset => "(resets the connection)".to_owned(),
-        Step::AcceptSilently | Step::Close | Step::SendBeneathTls(_) | Step::SendForever(..) => {
-            unreachable!("no fault does this")
-        }
+        _ => unreachable!("no fault does this"),
     }
 }
 
