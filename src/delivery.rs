@@ -42,8 +42,8 @@ pub enum Outcome {
 /// What happened on the way, for the log. A panic leaves it as it was until then.
 #[derive(Debug, Default, PartialEq)]
 pub struct Progress {
-    /// How often UserHub was asked.
-    pub attempts: u32,
+    /// How often UserHub was asked, where it could have been.
+    pub attempts: Option<u32>,
     /// How the circuit to UserHub changed.
     pub circuit: Option<Change>,
 }
@@ -127,9 +127,10 @@ impl<Client> Way<Client> {
         send: impl AsyncFn(&Client, bool, Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let client = self.client.as_ref().map_err(Clone::clone)?;
+        let attempts = progress.attempts.insert(0);
         let mut outcome = Err(Error::CircuitOpen);
         while let Some(limit) = self.breaker.admit() {
-            progress.attempts += 1;
+            *attempts += 1;
             let new_connection = outcome.as_ref().is_err_and(Error::is_answer);
             let start = Instant::now();
             let deadline_of_attempt = deadline.min(start + limit);
@@ -138,7 +139,7 @@ impl<Client> Way<Client> {
             let answered = outcome.as_ref().map_or_else(Error::is_answer, |_| true);
             progress.circuit = self.breaker.record(answered, start.elapsed()).or(progress.circuit);
             let is_worth_it = outcome.as_ref().is_err_and(&is_worth_it);
-            if !is_worth_it || progress.attempts == ATTEMPTS_MAX || Instant::now() >= deadline {
+            if !is_worth_it || *attempts == ATTEMPTS_MAX || Instant::now() >= deadline {
                 break;
             }
         }

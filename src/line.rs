@@ -37,7 +37,7 @@ macro_rules! log {
             error = error.map(ToString::to_string),
             status = status.map(|status| status.as_u16()),
             circuit = $line.progress.circuit.map(Change::name),
-            tries = Some($line.progress.attempts).filter(|attempts| *attempts != 1),
+            tries = $line.progress.attempts.filter(|attempts| *attempts != 1),
             duration_ms = milliseconds($line.elapsed),
             waited_ms = $line.waited.map(milliseconds),
             event_type = $line.event_type.name(),

@@ -15,8 +15,8 @@ use userhub_signin::delivery::Delivery;
 use userhub_signin::{handler, logging};
 
 /// After so many invocations the process starts anew, between two of them. lambda_runtime puts the trace id of each into an
-/// environment variable, and glibc keeps every value that such a variable ever had: 160 bytes for each invocation. Without
-/// this, the 128 MB would be full after 800,000 invocations. A start takes 2 ms of a processor.
+/// environment variable, and glibc keeps every value that such a variable ever had. Measured: a process grew by 160 bytes
+/// with each invocation, 35 MB in 200,000, and by up to 600 in its first ones. A start takes 2 ms of a processor.
 const INVOCATIONS_MAX: u32 = 10_000;
 
 fn main() -> ExitCode {

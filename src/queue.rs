@@ -50,7 +50,7 @@ impl Client {
         Self { http, url: settings.url, endpoint, region: settings.region, credentials }
     }
 
-    /// Puts a report into the queue. Waits for the body of an error for 0.3 s at most, and not beyond the deadline.
+    /// Puts a report into the queue. Waits for the body of the answer for 0.3 s at most, and not beyond the deadline.
     ///
     /// # Errors
     /// Every variant of [`Error`] about the network or an answer.
@@ -60,17 +60,13 @@ impl Client {
         let headers = self.signed_headers(&body)?;
         let response = self.http.post(self.endpoint.clone(), headers, body).await?;
         let status = response.status();
-        if status == StatusCode::OK {
-            tokio::spawn(http::read_body(response, deadline)); // a sign-in does not wait for it
-            return Ok(());
-        }
-        let name = error_name(&http::read_body(response, deadline).await);
-        Err(if status.is_client_error() {
-            Error::Rejected(status, name)
-        } else if status.is_server_error() {
-            Error::Unavailable(status, name)
-        } else {
-            Error::UnexpectedStatus(status)
+        let answer: Value = serde_json::from_slice(&http::read_body(response, deadline).await).unwrap_or_default();
+        Err(match status {
+            StatusCode::OK if answer.get("MessageId").is_some() => return Ok(()),
+            StatusCode::OK => Error::Malformed("200 OK without a MessageId, so it is not from SQS".into()),
+            _ if status.is_client_error() => Error::Rejected(status, error_name(&answer)),
+            _ if status.is_server_error() => Error::Unavailable(status, error_name(&answer)),
+            _ => Error::UnexpectedStatus(status),
         })
     }
 
@@ -101,8 +97,7 @@ impl Client {
 }
 
 /// The name of SQS's error, such as `QueueDoesNotExist`, after a comma. Its message is not read.
-fn error_name(body: &[u8]) -> String {
-    let error: Value = serde_json::from_slice(body).unwrap_or_default();
+fn error_name(error: &Value) -> String {
     let name = error.get("__type").and_then(Value::as_str).and_then(|name| name.rsplit('#').next());
     let is_name = |name: &&str| {
         (1..=ERROR_NAME_MAX).contains(&name.len())

@@ -39,11 +39,14 @@ impl Report {
     /// # Errors
     /// None: serde serializes every string.
     pub fn to_message(&self) -> serde_json::Result<String> {
-        serde_json::to_string(&Message {
+        let text = serde_json::to_string(&Message {
             version: VERSION,
             user_name: self.user_name.as_str().into(),
             event_type: self.event_type.name().into(),
-        })
+        })?;
+        // SQS refuses these two characters, and those below U+0020, which serde_json has escaped
+        // (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>).
+        Ok(text.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff"))
     }
 
     /// Reads the text of a message. It ignores fields that it does not know.
@@ -82,10 +85,12 @@ mod tests {
 
     #[test]
     fn a_message_brings_every_name_and_type_through() {
-        for name in ["a", "\"\\\n\u{0}", "名@例え/?#%", "😀", &"é".repeat(512)] {
+        for name in ["a", "\"\\\n\u{0}", "名@例え/?#%", "😀", "\u{fffe}\u{ffff}", &"é".repeat(512)] {
             for event_type in EventType::ALL {
                 let report = Report { user_name: name.into(), event_type };
-                assert_eq!(Report::from_message(&report.to_message().unwrap()), Ok(report));
+                let message = report.to_message().unwrap();
+                assert!(!message.contains(['\u{fffe}', '\u{ffff}', '\u{0}', '\n']), "SQS refuses {message:?}");
+                assert_eq!(Report::from_message(&message), Ok(report));
             }
         }
     }

@@ -86,7 +86,9 @@ fn a_healthy_userhub_needs_no_queue() {
 
 #[test]
 fn says_when_the_queue_does_not_take_a_report() {
-    let failures: [(&str, Reply, &str); 8] = [
+    let failures: [(&str, Reply, &str); 10] = [
+        ("is another server", answer(200, "{}"), "unexpected answer: 200 OK without a MessageId"),
+        ("shows a page", page(200), "unexpected answer: 200 OK without a MessageId"),
         ("hangs", vec![Step::Hang], "no answer in time"),
         ("resets", vec![Step::Reset], "could not connect: "),
         ("may not be used", access_denied(), "rejected: 403 Forbidden, AccessDeniedException"),
