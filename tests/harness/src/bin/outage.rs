@@ -8,7 +8,6 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::fs;
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -393,7 +392,6 @@ fn main() -> ExitCode {
     }
     let phases = if short { SHORT } else { FULL };
 
-    let stamp = stamp();
     let mut findings = Vec::new();
     for (round, pause) in rounds {
         thread::scope(|scope| {
@@ -406,11 +404,7 @@ fn main() -> ExitCode {
         });
     }
     findings.sort_by_key(|finding| FAULTS.iter().position(|fault| *fault == finding.fault));
-    let table = table(&stamp, &findings, &phases);
-    print!("{table}");
-    if let Some(path) = arguments.iter().find(|argument| *argument != "short") {
-        fs::write(path, table).unwrap_or_else(|error| eprintln!("{path}: {error}"));
-    }
+    print!("{}", table(&findings, &phases));
     let missed: Vec<_> = findings.iter().filter(|finding| !finding.missed().is_empty()).collect();
     for finding in &missed {
         eprintln!("goals missed: {}: {}", finding.row(), finding.missed().join(", "));
@@ -418,9 +412,9 @@ fn main() -> ExitCode {
     if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn table(stamp: &str, findings: &[Findings], phases: &Phases) -> String {
+fn table(findings: &[Findings], phases: &Phases) -> String {
     let mut text = format!(
-        "{stamp}\n\n{ENVIRONMENTS} environments, {SIGN_INS_PER_SECOND} sign-ins a second; UserHub fails for {} s, and otherwise \
+        "{ENVIRONMENTS} environments, {SIGN_INS_PER_SECOND} sign-ins a second; UserHub fails for {} s, and otherwise \
          answers after {} ms; SQS after {} ms; a message that stayed in the queue comes again after {} s{}\n\n\
          | UserHub | function | refused in the first {} s | refused after that | median wait after that | longest wait | \
          reports that arrive, of those let in meanwhile | their median delay | longest | from {} s after recovery on |\n\
@@ -437,15 +431,4 @@ fn table(stamp: &str, findings: &[Findings], phases: &Phases) -> String {
         writeln!(text, "{}", finding.row()).expect("a string");
     }
     text
-}
-
-/// What was measured, when, and on what.
-fn stamp() -> String {
-    let git = Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(repository(".")).output();
-    let commit = git.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let models = || cpus.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let model = models().next().map_or("processors of an unknown kind", |(_, model)| model);
-    format!("userhub-signin {}, {commit}, {}, {} of {model}", env!("CARGO_PKG_VERSION"), &now[..10], models().count())
 }

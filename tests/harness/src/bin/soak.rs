@@ -49,14 +49,14 @@ fn main() {
     let start = Instant::now();
     let memory = healthy(0, sign_ins);
     println!(
-        "one process: {sign_ins} sign-ins, each answered byte for byte and reported once; {memory}; {:.0} s",
+        "- one process: {sign_ins} sign-ins, each answered byte for byte and reported once; {memory}; {:.0} s",
         start.elapsed().as_secs_f64()
     );
 
     let start = Instant::now();
     at_once(HEALTHY_PROCESSES, |process| drop(healthy(process, sign_ins / HEALTHY_PROCESSES)));
     println!(
-        "{HEALTHY_PROCESSES} processes at once: {} sign-ins, each answered byte for byte and reported once; {:.0} s",
+        "- {HEALTHY_PROCESSES} processes at once: {} sign-ins, each answered byte for byte and reported once; {:.0} s",
         sign_ins / HEALTHY_PROCESSES * HEALTHY_PROCESSES,
         start.elapsed().as_secs_f64()
     );
@@ -72,7 +72,7 @@ fn main() {
     }
     assert_eq!(sum.reported + sum.not_reported, each * FAULTY_PROCESSES);
     println!(
-        "{FAULTY_PROCESSES} processes at once, a UserHub that fails at random: {} sign-ins, each answered byte for byte \
+        "- {FAULTY_PROCESSES} processes at once, a UserHub that fails at random: {} sign-ins, each answered byte for byte \
          within {:.2} s; {} reported, {} logged as not reported, as UserHub saw it; {:.0} s",
         each * FAULTY_PROCESSES,
         sum.longest.as_secs_f64(),
@@ -88,7 +88,7 @@ fn main() {
         sum.add(&pool);
     }
     println!(
-        "{POOLS} pools at once, with queues, UserHub and SQS failing at random, messages visible again after {} s: {} sign-ins, \
+        "- {POOLS} pools at once, with queues, UserHub and SQS failing at random, messages visible again after {} s: {} sign-ins, \
          each answered byte for byte within {:.2} s; {} reported at once and {} out of the queue, {} waiting, {} logged as not \
          reported; {} reported twice and {} although logged as not reported, after {} answers lost on their way; {:.0} s",
         VISIBILITY_TIMEOUT.as_secs(),
