@@ -27,11 +27,7 @@ def deploy(options):
         raise Refusal(f"--parameter {name} is not set here: {OWN[name]}.")
     pool = UserPool(options.pool)
     aws, name = pool.aws, options.name
-    found = stack.describe(aws, name)
-    if found:
-        stack.refuse_foreign(found, PARAMETERS)
-        stack.refuse_busy(found, aws)
-        stack.refuse_other_pool(found, pool.id)
+    found = stack.ours(aws, name, PARAMETERS, pool.id)
     values = {} if found and found["StackStatus"] in stack.EMPTY else stack.values_of(found)
     if not values:
         refuse_leftovers(aws, name)
@@ -40,7 +36,7 @@ def deploy(options):
         given["ConnectionId"] = options.connection_id
     elif not values.get("ConnectionId"):
         raise Refusal("Without the id of UserHub's connection nothing would be reported: say --connection-id conn_…. "
-                      f"UserHub shows it once the connection is set up ({options.program} connect {pool.id}).")
+                      f"UserHub shows it once the connection is set up ({options.say('connect')}).")
     live = Function(aws, name) if values else None
     if options.parameters.get("Queue") == "no":
         refuse_waiting(live, options)
@@ -73,12 +69,11 @@ def deploy(options):
     if not function.cognito_may_invoke(pool.arn):  # somebody removed it, and CloudFormation does not look
         raise Refusal(f"The stack is deployed, but Cognito may not invoke {name} for this user pool. This lets it:\n"
                       f"{function.permission_command(pool.id, pool.arn)}")
-    program = f"{options.program} {{}} {pool.id}{options.name_option}"
     if pool.calling(function.arn):
-        print(f"\nThe function is attached; how it is doing:\n  {program.format('status')}")
+        print(f"\nThe function is attached; how it is doing:\n  {options.say('status')}")
     else:
-        print(f"\nNext, one report without a sign-in:\n  {program.format('smoke')} --user <a user of the pool>\n"
-              f"and then every sign-in:\n  {program.format('attach')}")
+        print(f"\nNext, one report without a sign-in:\n  {options.say('smoke')} --user <a user of the pool>\n"
+              f"and then every sign-in:\n  {options.say('attach')}")
     return 0
 
 
@@ -150,7 +145,7 @@ def refuse_waiting(function, options):
     counts = [sqs.waiting(function.aws, url), sqs.waiting(function.aws, sqs.given_up(url))] if url else []
     if any(counts) and not options.discard_reports:
         raise Refusal(f"{counts[0] or 0} reports wait for UserHub and {counts[1] or 0} were given up; they would be "
-                      f"lost. `{options.program} status` says why they wait. To lose them, say --discard-reports.")
+                      f"lost. {options.say('status')} says why they wait. To lose them, say --discard-reports.")
 
 
 def verdict_on_live(function, options):
@@ -161,12 +156,9 @@ def verdict_on_live(function, options):
     try:
         calling = callers(function.aws, function.arn)
     except Refusal as refusal:
-        return verdict, f"{text}\nWhich user pools call it is unknown: {refusal}\n{detach_hint(function, options)}"
+        return verdict, (f"{text}\nWhich user pools call it is unknown: {refusal}\nIf sign-ins fail, this restores "
+                         f"sign-in:\n{options.say('detach')}")
     if not calling:
         return verdict, f"{text}\nNo user pool calls it. Do not attach it."
     return verdict, "\n".join([f"{text}\nSign-ins fail in {', '.join(calling)}. This restores sign-in:",
-                               *[f"{options.program} detach {pool}{options.name_option}" for pool in calling]])
-
-
-def detach_hint(function, options):
-    return f"If sign-ins fail, this restores sign-in: {options.program} detach <user pool>{options.name_option}"
+                               *[options.say("detach", pool) for pool in calling]])

@@ -16,20 +16,16 @@ def remove(options):
         pool.warn_of_owner()
     except Missing:  # the pool was deleted
         aws, pool_id = Aws(options.pool.split("_")[0]), options.pool
-    found = stack.describe(aws, options.name)
+    found = stack.ours(aws, options.name, PARAMETERS, pool_id, broken_too=True)
     if found is None:
         raise Refusal(f"There is no stack {options.name} in {aws.region}: say --name for another name.")
-    stack.refuse_foreign(found, PARAMETERS)
-    if found["StackStatus"] not in stack.BROKEN:
-        stack.refuse_busy(found, aws)
-    stack.refuse_other_pool(found, pool_id)
     # By name too: a stack whose function was renamed keeps the one that the pool still calls.
     arns = {aws.arn("lambda", f"function:{options.name}"), stack.outputs_of(found).get("FunctionArn")} - {None}
     calling = {pool for arn in arns for pool in callers(aws, arn)}
     if calling:
         raise Refusal("\n".join([
             f"{', '.join(sorted(calling))} calls the function, so every sign-in there would fail. First:",
-            *[f"{options.program} detach {pool}{options.name_option}" for pool in sorted(calling)]]))
+            *[options.say("detach", pool) for pool in sorted(calling)]]))
     try:
         function = Function(aws, options.name)
         refuse_waiting(function, options)

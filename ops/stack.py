@@ -65,6 +65,17 @@ def refuse_other_pool(stack, pool_id):
                       f"UserHub's connection is for one user pool. For {pool_id}, take another name with --name.")
 
 
+def ours(aws, name, parameters, pool_id, broken_too=False):
+    """The stack, if it may be changed for this pool, or None."""
+    found = describe(aws, name)
+    if found:
+        refuse_foreign(found, parameters)
+        if not (broken_too and found["StackStatus"] in BROKEN):
+            refuse_busy(found, aws)
+        refuse_other_pool(found, pool_id)
+    return found
+
+
 def refuse_loss(changes, force, consequence):
     """Refuses changes that would take something away that somebody uses."""
     lost = [f"  {change['LogicalResourceId']} ({change['ResourceType']}) would be "

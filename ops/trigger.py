@@ -26,7 +26,7 @@ def attach(options):
         stack.refuse_other_pool(own, pool.id)
     if missing := function.missing_settings():
         raise Refusal(f"No sign-in would be reported, because {function.name} lacks {' and '.join(missing)}: set it "
-                      f"with {options.program} deploy.")
+                      f"with {options.say('deploy')}")
     if not function.cognito_may_invoke(pool.arn):
         raise Refusal(f"Every sign-in would fail, because Cognito may not invoke {function.name} for this user pool. "
                       f"This lets it:\n{function.permission_command(pool.id, pool.arn)}")
@@ -42,20 +42,19 @@ def attach(options):
     if trouble := function.configuration["trouble"]:
         print(f"note        whether {function.name} has all its settings is unknown: {trouble}")
     verdict, text = function.check()
-    if missing and verdict != OK:
-        may = "would" if verdict == PROBLEM else "might"
-        raise Refusal(f"{function.name} was not attached, because sign-ins {may} fail. It was invoked with a token "
-                      f"refresh, and {text}")
-    if missing:
+    if not missing:
+        print(f"{function.name} is attached to {pool.id} already ({', '.join(wanted)}); nothing was changed.")
+    elif verdict != OK:
+        raise Refusal(f"{function.name} was not attached, because sign-ins {'would' if verdict == PROBLEM else 'might'}"
+                      f" fail. It was invoked with a token refresh, and {text}")
+    else:
         print(f"checked     {function.name} {text}")
         warn_of_limits(function)
         set_triggers(pool, missing, options)
         verdict, text = (OK, "") if options.dry_run else function.check()
-    else:
-        print(f"{function.name} is attached to {pool.id} already ({', '.join(wanted)}); nothing was changed.")
     if verdict == PROBLEM:
         raise Refusal(f"The function is attached, but {text}\nSign-ins may fail. This restores sign-in:\n"
-                      f"{options.program} detach {pool.id}{options.name_option}")
+                      + options.say("detach"))
     if verdict != OK:
         print(f"note        {text}")
     if own and not options.dry_run:
@@ -145,7 +144,7 @@ def unprotect(pool, options):
             print(f"note        the function's stack stays protected from deletion: {', '.join(other)} calls it, too")
         elif own := own_stack(function):
             lift(function, own)
-            print(f"unprotected the stack {own['StackName']} can be deleted now ({options.program} remove)")
+            print(f"unprotected the stack {own['StackName']} can be deleted now ({options.say('remove')})")
     except (AwsError, Missing) as error:
         print(f"note        the function's stack may still be protected from deletion: {error}")
 
@@ -208,7 +207,7 @@ def set_triggers(pool, wanted, options):
                       + "\n".join(changes) + f"\nTo restore everything, without {options.name}:\n{restore_command}"
                       + f"\nHow it all was is in {described} (MfaConfig is set with set-user-pool-mfa-config).")
     print(f"done        {len(others)} other settings compared with before: none changed")
-    print(f"to undo     {options.program} {'attach' if detaching else 'detach'} {pool.id}{options.name_option}")
+    print(f"to undo     {options.say('attach' if detaching else 'detach')}")
     print(f"to restore  {restore_command}\n            resets the pool to what it was, but without {options.name}")
 
 
