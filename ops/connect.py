@@ -16,12 +16,8 @@ def connect(options):
              **options.parameters}
     portal = given.get("PortalDomain", stack.values_of(found).get("PortalDomain"))
     given.update(portal_options(pool) if portal else {"PortalManagedLogin": "no", "PortalChoiceBasedSignIn": "no"})
-
-    def approve(changes):
-        stack.refuse_loss(changes, options.force, "UserHub's connection or its Portal would stop working:")
-
     print(f"deploying   the stack {name} in {aws.region}", flush=True)
-    if not stack.change(aws, name, held("connection.yaml").decode(), given, options.tags, approve):
+    if not stack.change(aws, name, held("connection.yaml").decode(), given, options):
         print("done        nothing to change")
     explain(aws, pool, stack.outputs_of(stack.describe(aws, name)), portal, options)
     return 0

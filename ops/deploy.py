@@ -10,7 +10,7 @@ import package
 import sqs
 import stack
 from aws_cli import undisturbed
-from errors import Refusal
+from errors import Missing, Refusal
 from function import OK, PROBLEM, Function
 from user_pool import UserPool, callers
 
@@ -23,8 +23,8 @@ TRIAL = "Tries a new zip before userhub-signin gets it; can be deleted"
 
 
 def deploy(options):
-    for name in OWN.keys() & options.parameters.keys():
-        raise Refusal(f"--parameter {name} is not set here: {OWN[name]}.")
+    for parameter in OWN.keys() & options.parameters.keys():
+        raise Refusal(f"--parameter {parameter} is not set here: {OWN[parameter]}.")
     pool = UserPool(options.pool)
     aws, name = pool.aws, options.name
     found = stack.ours(aws, name, PARAMETERS, pool.id)
@@ -49,26 +49,20 @@ def deploy(options):
     if live and live.configuration["sha256"] != code.code_sha256:
         trial(live, code, place, key)
     ask_for_key(given, values, options)
-
-    def approve(changes):
-        stack.refuse_loss(changes, options.force, "Cognito, UserHub or its Portal still uses what it would take away:")
-
-    text = package.released_template(package.held("template.yaml").decode(), code.architecture)
+    template = package.released_template(package.held("template.yaml").decode(), code.architecture)
     try:
-        changed = stack.change(aws, name, text, given, options.tags, approve)
-    except Refusal as refusal:
-        if live:  # what CloudFormation did to it before it failed
-            refusal.args = (f"{refusal}\n{verdict_on_live(Function(aws, name), options)[1]}",)
-        raise
+        changed = stack.change(aws, name, template, given, options)
+    except Refusal as refusal:  # after CloudFormation may have done something to the function
+        raise Refusal(f"{refusal}\n{verdict_on_live(aws, options)[1]}" if live else str(refusal)) from refusal
     print(f"done        {'the stack is deployed' if changed else 'nothing to change'}", flush=True)
-    function = Function(aws, name)
-    verdict, text = verdict_on_live(function, options)
+    verdict, text = verdict_on_live(aws, options)
+    if verdict == OK:  # CloudFormation does not look whether a permission is still there
+        function = Function(aws, name)
+        lacking = function.lacks_permission(pool)
+        verdict, text = (PROBLEM, lacking) if lacking else (OK, text)
     if verdict != OK:
         raise Refusal(f"The stack is deployed, but {text}")
     print(f"checked     {text}")
-    if not function.cognito_may_invoke(pool.arn):  # somebody removed it, and CloudFormation does not look
-        raise Refusal(f"The stack is deployed, but Cognito may not invoke {name} for this user pool. This lets it:\n"
-                      f"{function.permission_command(pool.id, pool.arn)}")
     if pool.calling(function.arn):
         print(f"\nThe function is attached; how it is doing:\n  {options.say('status')}")
     else:
@@ -80,9 +74,9 @@ def deploy(options):
 def refuse_leftovers(aws, name):
     """Names that the stack needs, and that something else has. CloudFormation would fail, and not always say why."""
     if aws.ask("lambda", "get-function-configuration", "--function-name", name, "--query", "FunctionArn"):
-        raise Refusal(f"There is a function {name} already, and no stack of that name: cargo lambda deploy may have "
-                      "made it. A stack cannot take it over. Deploy under another name with --name, attach that one "
-                      "with --replace, and delete the old one afterwards.")
+        raise Refusal(f"There is a function {name} already, which no stack of that name can take over; cargo lambda "
+                      "deploy may have made it. Deploy with another --name, attach that one with --replace, and delete "
+                      "the old one.")
     groups = [f"/aws/lambda/{name}", f"/aws/lambda/{name}-queue"]
     found = aws("logs", "describe-log-groups", "--log-group-name-prefix", groups[0])["logGroups"]
     left = [f"aws logs delete-log-group --region {aws.region} --log-group-name {group['logGroupName']}"
@@ -90,8 +84,8 @@ def refuse_leftovers(aws, name):
     left += [f"aws sqs delete-queue --region {aws.region} --queue-url {url}" for url in sqs.urls(aws, name)
              if url.rsplit("/", 1)[1] in (name, f"{name}-given-up")]
     if left:
-        raise Refusal("\n".join([f"An earlier {name} left something whose name the stack needs. Look at it, and "
-                                 "delete it if nobody needs it, or take another name with --name:", *left]))
+        raise Refusal("\n".join([f"An earlier {name} left something whose name the stack needs. Delete it if nobody "
+                                 "needs it, or take another --name:", *left]))
 
 
 def trial(live, code, place, key):
@@ -118,13 +112,11 @@ def trial(live, code, place, key):
 
 def ask_for_key(given, values, options):
     """UserHub's Admin API key, if one is needed: from the environment, from a terminal, or from standard input."""
-    secret = given.get("AdminKeySecretArn", values.get("AdminKeySecretArn"))
-    if secret:
-        if given.get("AdminKeySecretArn"):
-            given["AdminKey"] = "none"
+    had_secret, key = values.get("AdminKeySecretArn"), os.environ.get("USERHUB_ADMIN_KEY")
+    if given.get("AdminKeySecretArn", had_secret):
+        given.update({"AdminKey": "none"} if given.get("AdminKeySecretArn") else {})
         return
-    key = os.environ.get("USERHUB_ADMIN_KEY")
-    if values.get("AdminKey") and not values.get("AdminKeySecretArn") and not options.new_key and not key:
+    if values.get("AdminKey") and not (had_secret or options.new_key or key):
         return
     if not key:
         print("UserHub's Admin API key: in UserHub's Admin console under Developers, API keys; of the type Admin API, "
@@ -132,9 +124,8 @@ def ask_for_key(given, values, options):
         key = getpass.getpass("The Admin API key (not shown): ") if sys.stdin.isatty() else sys.stdin.readline()
     given["AdminKey"] = key = key.strip()
     if not key or key == "none":
-        raise Refusal("There is no Admin API key. Run this on a terminal, or put the key into the environment variable "
-                      "USERHUB_ADMIN_KEY or on standard input. Or name a secret with it: --parameter "
-                      "AdminKeySecretArn=arn:aws:secretsmanager:….")
+        raise Refusal("There is no Admin API key. It comes from a terminal, standard input, the environment variable "
+                      "USERHUB_ADMIN_KEY, or a secret: --parameter AdminKeySecretArn=arn:aws:secretsmanager:….")
     if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", key):
         raise Refusal("The Admin API key consists of letters, digits and -._~+/=, without quotes, and is no JSON.")
 
@@ -148,13 +139,17 @@ def refuse_waiting(function, options):
                       f"lost. {options.say('status')} says why they wait. To lose them, say --discard-reports.")
 
 
-def verdict_on_live(function, options):
+def verdict_on_live(aws, options):
     """Whether the function works now, and if not, what restores sign-in for everybody who calls it."""
-    verdict, text = function.check()
+    try:
+        function = Function(aws, options.name)
+        verdict, text = function.check()
+    except Missing as missing:
+        return PROBLEM, f"{missing}\nIf sign-ins fail, this restores sign-in:\n{options.say('detach')}"
     if verdict != PROBLEM:
         return verdict, f"{function.name} {text}" if verdict == OK else text
     try:
-        calling = callers(function.aws, function.arn)
+        calling = callers(aws, function.arn)
     except Refusal as refusal:
         return verdict, (f"{text}\nWhich user pools call it is unknown: {refusal}\nIf sign-ins fail, this restores "
                          f"sign-in:\n{options.say('detach')}")

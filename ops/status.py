@@ -99,10 +99,9 @@ class Look:
         return part
 
     def permission(self):
-        if not self.function.cognito_may_invoke(self.pool.arn):
-            self.find("sign-ins", PROBLEM, "Cognito may not invoke the function, so every sign-in "
-                      f"{'fails' if self.attached else 'would fail'}.{self.restore}\nThis lets it: "
-                      + self.function.permission_command(self.pool.id, self.pool.arn))
+        if lacking := self.function.lacks_permission(self.pool):
+            self.find("sign-ins", PROBLEM, f"every sign-in {'fails' if self.attached else 'would fail'}: {lacking}\n"
+                      + self.restore.strip())
 
     def trial(self):
         verdict, text = self.function.check()
@@ -180,8 +179,8 @@ class Look:
         for counts, calls, span in [(hour, invoked[0], "hour"), (day, invoked[1], "24 hours")]:
             lost, total = counts.count(outcome="not_reported"), max(counts.count(late=False), calls if hidden else 0)
             if lost and (lost >= total or lost > 1 and lost > total * LOST_SHARE):
-                return self.find("reports", PROBLEM, f"{lost} of {total} sign-ins in the last {span} were not reported, "
-                                 "and will not be; docs/operate.md says what to do about each kind")
+                return self.find("reports", PROBLEM, f"{lost} of {total} sign-ins in the last {span} were not "
+                                 "reported, and will not be; docs/operate.md says what to do about each kind")
             if not lost and (hour.count(outcome="reported") or hidden and calls):
                 break  # what was before is over
         return None
@@ -198,8 +197,8 @@ class Look:
         since = f", the oldest for {age / 60:.0f} minutes" if age else ""
         self.say("queue", f"{waiting} reports wait for UserHub{since}; {given_up or 0} were given up")
         if age > WAITING_LIMIT:
-            self.find("reports", PROBLEM, f"{waiting} reports wait{since}; the log of {self.name}-queue says why, and "
-                      "they are reported by themselves once that is over")
+            self.find("reports", PROBLEM, f"{waiting} reports wait{since}; the log of {self.name}-queue says why. They "
+                      "are reported by themselves once that is over")
         if given_up:
             self.find("reports", PROBLEM, f"{given_up} reports were given up; once the cause is gone, this sends them "
                       f"back: aws sqs start-message-move-task --region {self.aws.region} --source-arn "
@@ -228,8 +227,8 @@ class Look:
             alarm = found.get(name)
             self.say("alarm", f"{name}: {alarm['StateValue'] if alarm else 'missing'}")
             if not alarm:
-                self.find("alarms", PROBLEM, f"the alarm {name} was deleted, and CloudFormation does not notice: deploy "
-                          "with --parameter Alarms=no, then with --parameter Alarms=yes")
+                self.find("alarms", PROBLEM, f"the alarm {name} was deleted, and CloudFormation does not notice: "
+                          "deploy with --parameter Alarms=no, then with --parameter Alarms=yes")
             elif alarm["StateValue"] == "ALARM":
                 self.find(room, PROBLEM, f"the alarm {name} has gone off: {alarm.get('AlarmDescription', '')}")
         topics = {topic for alarm in found.values() for topic in alarm.get("AlarmActions", [])}

@@ -482,25 +482,22 @@ class Stacks(unittest.TestCase):
             return {"LogicalResourceId": name, "ResourceType": kind, "Action": action, "Replacement": replacement}
 
         stack.refuse_loss([change("Function", "AWS::Lambda::Function", "Modify", "False"),
-                           change("QueueFunction", "AWS::Lambda::Function", "Remove")], False, "")
+                           change("QueueFunction", "AWS::Lambda::Function", "Remove")], False)
         for lost in [change("Function", "AWS::Lambda::Function", "Modify", "True"),
                      change("ConnectionIamUser", "AWS::IAM::User", "Remove")]:  # of a stack of version 0.1.0
             with self.assertRaisesRegex(Refusal, "say --force"):
-                stack.refuse_loss([lost], False, "")
-            stack.refuse_loss([lost], True, "")
+                stack.refuse_loss([lost], False)
+            stack.refuse_loss([lost], True)
 
     def test_a_stack_that_cannot_be_changed_now_says_what_to_do(self):
-        class Here:
-            region = REGION
-
         values = [{"ParameterKey": "UserPoolId", "ParameterValue": "eu-west-1_AbCd12345"}]
         found = {"StackName": "userhub-signin", "Parameters": values}
         for status, text in [("ROLLBACK_FAILED", "remove it, then deploy again"),
                              ("UPDATE_ROLLBACK_FAILED", "aws cloudformation continue-update-rollback"),
                              ("UPDATE_IN_PROGRESS", "wait until that has ended")]:
             with self.assertRaisesRegex(Refusal, text):
-                stack.refuse_busy({**found, "StackStatus": status}, Here)
-        stack.refuse_busy({**found, "StackStatus": "UPDATE_ROLLBACK_COMPLETE"}, Here)
+                stack.refuse_busy({**found, "StackStatus": status}, REGION, False)
+        stack.refuse_busy({**found, "StackStatus": "UPDATE_ROLLBACK_COMPLETE"}, REGION, False)
         nested = {**found, "StackStatus": "CREATE_COMPLETE", "ParentId": "arn:aws:cloudformation:…:stack/accounts/x"}
         with self.assertRaisesRegex(Refusal, "is part of accounts: deploy and remove it with that"):
             stack.refuse_foreign(nested, {"UserPoolId"})
