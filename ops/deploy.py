@@ -47,7 +47,7 @@ def deploy(options):
     given.update(Architecture=code.architecture, CodeVersion=f"{package.version()}, sha256 {code.sha256}",
                  CodeBucket=place, CodeKey=key)
     if live and live.configuration["sha256"] != code.code_sha256:
-        trial(live, code, place, key)
+        trial(live, code, place, key, stack.tags_of(found, options))
     ask_for_key(given, values, options)
     template = package.released_template(package.held("template.yaml").decode(), code.architecture)
     try:
@@ -88,7 +88,7 @@ def refuse_leftovers(aws, name):
                                  "needs it, or take another --name:", *left]))
 
 
-def trial(live, code, place, key):
+def trial(live, code, place, key, tags):
     """Runs the new zip as a function of its own, with the live one's role, memory and processor."""
     aws, name, like = live.aws, f"{live.name}-trial", live.configuration
     left = aws.ask("lambda", "get-function-configuration", "--function-name", name)
@@ -100,7 +100,8 @@ def trial(live, code, place, key):
         aws("lambda", "create-function", given={
             "FunctionName": name, "Description": TRIAL, "Runtime": "provided.al2023", "Handler": "bootstrap",
             "Role": like["role"], "MemorySize": like["memory"], "Timeout": like["timeout"],
-            "Architectures": [code.architecture], "Code": {"S3Bucket": place, "S3Key": key}})
+            "Architectures": [code.architecture], "Code": {"S3Bucket": place, "S3Key": key},
+            "Tags": tags})
         verdict, text = Function(aws, name).check()
     finally:
         with undisturbed():

@@ -35,6 +35,11 @@ def outputs_of(stack):
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
+def tags_of(stack, options):
+    """What everything in a stack is tagged with."""
+    return {**{tag["Key"]: tag["Value"] for tag in (stack or {}).get("Tags", [])}, **options.tags}
+
+
 def ours(aws, name, parameters, pool_id, broken_too=False):
     """The stack with these parameters, if it may be changed for this pool, or None."""
     found = describe(aws, name)
@@ -91,7 +96,6 @@ def change(aws, name, template, given, options):
         stack = None
     section = re.search(r"^Parameters:\n((?:[ #].*\n|\n)*)", template, re.MULTILINE)[1]
     kept = set(re.findall(r"^  (\w+):$", section, re.MULTILINE)) & values_of(stack).keys() - given.keys()
-    tags = {**{tag["Key"]: tag["Value"] for tag in (stack or {}).get("Tags", [])}, **options.tags}
     change_set, executed = f"userhub-signin-{time.time_ns()}", False
     names = ["--stack-name", name, "--change-set-name", change_set]
     try:
@@ -101,7 +105,8 @@ def change(aws, name, template, given, options):
             "Capabilities": ["CAPABILITY_IAM"],
             "Parameters": [*({"ParameterKey": key, "ParameterValue": value} for key, value in given.items()),
                            *({"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept))],
-            **({"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]} if options.tags else {})})
+            **({"Tags": [{"Key": key, "Value": value} for key, value in tags_of(stack, options).items()]}
+               if options.tags else {})})
         found = wait(STACK_LIMIT, "computing the changes", lambda: planned(aws, names))
         reason = found.get("StatusReason") or ""
         if found["Status"] == "FAILED" and re.search("didn't contain changes|No updates are to be", reason):

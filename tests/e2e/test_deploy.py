@@ -273,8 +273,11 @@ class Deploy(Ministack):
         self.assertEqual(self.configuration()["CodeSha256"], sha256)
         self.assertEqual(self.names(), {"userhub-signin", "userhub-signin-queue"})
 
-        printed = self.deploy(zip_file=self.file(another_zip()))
+        created = []
+        self.aws.instead["/2015-03-31/functions"] = created.append
+        printed = self.deploy("--tag", "team=accounts", zip_file=self.file(another_zip()))
         self.assertIn("the new zip, as userhub-signin-trial: it returned a token refresh unchanged", printed)
+        self.assertEqual(json.loads(created[0])["Tags"], {"team": "accounts"})
         self.assertNotEqual(self.configuration()["CodeSha256"], sha256)
         self.assertEqual(self.names(), {"userhub-signin", "userhub-signin-queue"})
 
@@ -387,6 +390,19 @@ class Deploy(Ministack):
         del self.aws.instead["DescribeUserPool"]
         self.program("remove")
         self.assertEqual((self.names(), self.stacks()), (set(), set()))
+
+    def test_what_userhub_uses_in_a_stack_of_version_0_1_0_stays(self):
+        self.deploy_new()
+
+        def older(body):
+            found = self.aws.emulated()
+            text = found.get_data(as_text=True).replace("AWS::SQS::QueuePolicy", "AWS::Cognito::UserPoolClient")
+            found.set_data(text)
+            return found
+
+        self.aws.instead["DescribeStackResources"] = older
+        self.assertIn("which UserHub's connection and Portal use", self.program("remove", code=1))
+        self.program("remove", "--force")
 
     def test_attach_protects_the_stack_and_only_that_is_lifted(self):
         self.deploy_new()
