@@ -60,8 +60,8 @@ networks: $(BINARY) ## how many sign-ins are reported over slow, lossy and dead 
 	@python3 tests/networks.py $(if $(SHORT),short)
 
 fuzz: $(TOOLS)/bin/cargo-fuzz ## search for an event that is reported wrongly, guided by coverage (SECONDS=…)
-	@mkdir -p target/fuzz
-	@unset CARGO_TARGET_DIR && cargo fuzz run --sanitizer none event_to_request $(CURDIR)/target/fuzz fuzz/seeds events -- \
+	@mkdir -p target/fuzz target/fuzz-seeds && split --lines=1 fuzz/seeds.jsonl target/fuzz-seeds/
+	@unset CARGO_TARGET_DIR && cargo fuzz run --sanitizer none event_to_request $(CURDIR)/target/fuzz $(CURDIR)/target/fuzz-seeds events -- \
 		-max_total_time='$(SECONDS)' -max_len=4096 -print_final_stats=1 $(FUZZ_OUTPUT)
 
 # The fuzzer prints a line for each thing that it learns. CI prints only its summary, or its end if it found something.
@@ -77,7 +77,8 @@ mutants: $(TOOLS)/bin/cargo-mutants ## change src/ in many small ways, and see w
 $(TOOLS)/bin/cargo-mutants:
 	@cargo install cargo-mutants --quiet --locked --version 27.1.0 --root '$(TOOLS)'
 
-lint: ## formatting, clippy and documentation, warnings denied
+lint: ## formatting, clippy, rustdoc, warnings denied; and whether the pages say what was measured
+	@python3 tools/figures.py --check
 	@cargo fmt --all --check
 	@cargo clippy --quiet --locked --workspace --all-targets --all-features -- --deny warnings
 	@RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --locked --workspace --all-features --no-deps --document-private-items

@@ -67,7 +67,7 @@ async fn report_one(delivery: &Delivery, message: &SqsMessage, context: &Context
         Err(error) => Outcome::Lost(error),
     };
     Line {
-        event_type: Some(report.event_type),
+        event_type: report.event_type,
         trigger_source: None,
         request_id: &context.request_id,
         waited: waited(message),

@@ -208,11 +208,12 @@ mod tests {
         }
     }
 
+    /// Such as a kept connection that is found dead.
     #[test]
     fn quick_failures_do_not_open_it() {
         let mut state = State::default();
         for _ in 0..9 {
-            assert_eq!(state.record_at(false, COSTLY / 2, NOW, 0.0), None);
+            assert_eq!(state.record_at(false, Duration::from_millis(600), NOW, 0.0), None);
         }
         assert_eq!(state.admit_at(NOW, 0.0), Some(ATTEMPT_LIMIT));
         state.record_at(false, ATTEMPT_LIMIT, NOW, 0.0);

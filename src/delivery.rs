@@ -52,7 +52,7 @@ impl Delivery {
     /// Creates clients without connections.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let http = http::Client::new(config.extra_ca_certs).map_err(Error::Settings);
+        let http = http::Client::new(config.extra_ca_certs);
         let client = |settings| userhub::Client::new(settings, http.clone()?);
         let userhub = config.userhub.map(|settings| Way::new(settings.and_then(client)));
         let client = |settings| Ok(queue::Client::new(settings, http.clone()?));

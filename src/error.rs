@@ -1,15 +1,12 @@
 //! Why a report did not arrive, and whether it may arrive later.
 
-use std::fmt::{self, Display};
-
 use reqwest::StatusCode;
-
-use crate::http::Failure;
 
 /// Longest text from outside (network, TLS or HTTP errors) that is kept, in bytes.
 const FOREIGN_TEXT_MAX: usize = 200;
 
-/// One variant for each cause that needs a different reaction. No variant contains a user name, a URL or the admin key.
+/// One variant for each cause that needs a different reaction. No variant contains a user name, a URL or the admin key. Text from
+/// outside is [`printable`].
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// Settings are missing or wrong, so nothing can be sent. Contains what is wrong with each.
@@ -33,15 +30,16 @@ pub enum Error {
     /// No answer before the time limit.
     #[error("no answer in time")]
     TimedOut,
-    /// The request was rejected (any 4xx except 429): the admin key, the connection id or the user is wrong.
+    /// The request was rejected (any 4xx except 429): the admin key, the connection id or the user is wrong. Contains the names in
+    /// the error object, each after a comma, and not its message, which may contain the user name.
     #[error("rejected: {0}{1}")]
-    Rejected(StatusCode, Details),
-    /// The server asked for fewer requests (429).
+    Rejected(StatusCode, String),
+    /// The server asked for fewer requests (429). Contains names as above.
     #[error("too many requests: {status}{0}", status = StatusCode::TOO_MANY_REQUESTS)]
-    RateLimited(Details),
-    /// The server failed (5xx).
+    RateLimited(String),
+    /// The server failed (5xx). Contains names as above.
     #[error("unavailable: {0}{1}")]
-    Unavailable(StatusCode, Details),
+    Unavailable(StatusCode, String),
     /// A status that the API does not use, such as a redirect.
     #[error("unexpected answer: {0}")]
     UnexpectedStatus(StatusCode),
@@ -64,32 +62,6 @@ pub enum Error {
     Panic,
 }
 
-/// What an error object in an answer says, without its message, which may contain the user name.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Details {
-    /// The name of the error, such as `PERMISSION_DENIED`.
-    pub code: Option<String>,
-    /// A more specific name that some errors have, such as `USER_PENDING_DELETION`.
-    pub reason: Option<String>,
-}
-
-/// Each part after a comma.
-impl Display for Details {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.code.iter().chain(&self.reason).try_for_each(|part| write!(f, ", {part}"))
-    }
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Connect(cause) => Self::Connect(printable(&cause)),
-            Failure::Tls(cause) => Self::Tls(printable(&cause)),
-            Failure::Malformed(cause) => Self::Malformed(printable(&cause)),
-        }
-    }
-}
-
 impl Error {
     /// Every value of [`kind`](Self::kind). docs/operate.md describes each.
     pub const KINDS: [&str; 13] = [
@@ -107,12 +79,6 @@ impl Error {
         "queue",
         "panic",
     ];
-
-    /// Creates a `WebPage` whose text is safe to log.
-    #[must_use]
-    pub fn web_page(status: StatusCode, content_type: &str) -> Self {
-        Self::WebPage(status, printable(content_type))
-    }
 
     /// The short name for logs and alarms. It never changes.
     #[must_use]
@@ -191,7 +157,8 @@ fn tls_hint(cause: &str) -> &'static str {
 
 /// Text from outside as printable ASCII of limited length, so that it can neither forge, split nor flood log lines. Control
 /// characters are left out, and all others are escaped.
-fn printable(text: &str) -> String {
+#[must_use]
+pub fn printable(text: &str) -> String {
     let text: String = text.chars().filter(|character| !character.is_control()).take(FOREIGN_TEXT_MAX).collect();
     let mut escaped: String = text
         .chars()
@@ -214,10 +181,6 @@ mod tests {
         assert_eq!(error.to_string(), text);
     }
 
-    fn details(code: Option<&str>, reason: Option<&str>) -> Details {
-        Details { code: code.map(ToOwned::to_owned), reason: reason.map(ToOwned::to_owned) }
-    }
-
     fn status(status: u16) -> StatusCode {
         StatusCode::from_u16(status).unwrap()
     }
@@ -229,34 +192,33 @@ mod tests {
         assert_error(&Error::Message("is no report"), "message", None, true, "the message is no report");
         let text = "the last requests got no answer, so none is sent for some seconds";
         assert_error(&Error::CircuitOpen, "circuit_open", None, true, text);
-        let connect: Error = Failure::Connect("no route".into()).into();
-        assert_error(&connect, "connect", None, true, "could not connect: no route");
-        assert_error(&Failure::Tls("expired".into()).into(), "tls", None, true, "could not connect: expired");
+        assert_error(&Error::Connect("no route".into()), "connect", None, true, "could not connect: no route");
+        assert_error(&Error::Tls("expired".into()), "tls", None, true, "could not connect: expired");
         let hint =
             " (the server leaves out a certificate, or its authority is newer than this release of the function)";
         let text = format!("could not connect: invalid peer certificate: UnknownIssuer{hint}");
-        let unknown: Error = Failure::Tls("invalid peer certificate: UnknownIssuer".into()).into();
+        let unknown = Error::Tls("invalid peer certificate: UnknownIssuer".into());
         assert_error(&unknown, "tls", None, true, &text);
         assert_error(&Error::TimedOut, "timed_out", None, true, "no answer in time");
         let text = "rejected: 403 Forbidden, PERMISSION_DENIED, USER_PENDING_DELETION";
-        let both = details(Some("PERMISSION_DENIED"), Some("USER_PENDING_DELETION"));
+        let both = ", PERMISSION_DENIED, USER_PENDING_DELETION".to_owned();
         assert_error(&Error::Rejected(status(403), both), "rejected", Some(403), true, text);
         let text = "rejected: 400 Bad Request";
-        assert_error(&Error::Rejected(status(400), Details::default()), "rejected", Some(400), false, text);
+        assert_error(&Error::Rejected(status(400), String::new()), "rejected", Some(400), false, text);
         let text = "too many requests: 429 Too Many Requests, RESOURCE_EXHAUSTED";
-        let limited = Error::RateLimited(details(Some("RESOURCE_EXHAUSTED"), None));
+        let limited = Error::RateLimited(", RESOURCE_EXHAUSTED".into());
         assert_error(&limited, "rate_limited", Some(429), true, text);
         let text = "unavailable: 502 Bad Gateway, INTERNAL";
-        let unavailable = Error::Unavailable(status(502), details(Some("INTERNAL"), None));
+        let unavailable = Error::Unavailable(status(502), ", INTERNAL".into());
         assert_error(&unavailable, "unavailable", Some(502), true, text);
         let text = "unexpected answer: 302 Found";
         assert_error(&Error::UnexpectedStatus(status(302)), "unexpected_answer", Some(302), true, text);
         let text = "unexpected answer: 200 OK with a web page (text/html)";
-        assert_error(&Error::web_page(status(200), "text/html"), "unexpected_answer", Some(200), true, text);
-        let malformed = Failure::Malformed("not HTTP".into()).into();
+        assert_error(&Error::WebPage(status(200), "text/html".into()), "unexpected_answer", Some(200), true, text);
+        let malformed = Error::Malformed("not HTTP".into());
         assert_error(&malformed, "unexpected_answer", None, true, "unexpected answer: not HTTP");
         assert_error(&Error::Panic, "panic", None, true, "the report panicked");
-        let queue = Box::new(Error::Rejected(status(403), details(Some("AccessDenied"), None)));
+        let queue = Box::new(Error::Rejected(status(403), ", AccessDenied".into()));
         let alone = Error::Queue { queue: queue.clone(), userhub: None };
         let text = "the queue did not take the report: rejected: 403 Forbidden, AccessDenied";
         assert_error(&alone, "queue", None, false, text);
@@ -267,16 +229,15 @@ mod tests {
     /// Of all statuses from 400 to 499, those that somebody or time can put right.
     #[test]
     fn keeps_what_may_succeed_later() {
-        let kept: Vec<_> =
-            (400..500).filter(|code| Error::Rejected(status(*code), Details::default()).is_kept()).collect();
+        let kept: Vec<_> = (400..500).filter(|code| Error::Rejected(status(*code), String::new()).is_kept()).collect();
         assert_eq!(kept, [401, 402, 403, 404, 407, 408, 421, 425]);
     }
 
     #[test]
     fn an_answer_is_a_status_or_something_that_is_not_http() {
-        let malformed: Error = Failure::Malformed(String::new()).into();
+        let malformed = Error::Malformed(String::new());
         assert!(Error::UnexpectedStatus(status(302)).is_answer() && malformed.is_answer());
-        let [connect, tls] = [Failure::Connect(String::new()), Failure::Tls(String::new())].map(Error::from);
+        let [connect, tls] = [Error::Connect(String::new()), Error::Tls(String::new())];
         for error in [Error::TimedOut, connect, tls, Error::CircuitOpen, Error::Panic] {
             assert!(!error.is_answer(), "{error:?}");
         }
@@ -286,12 +247,7 @@ mod tests {
     fn text_from_outside_is_short_and_printable_ascii() {
         let foreign = format!("one\r\ntwo\u{1b}[31m\0\u{85}\u{2028}\u{202e}é{}", "x".repeat(1000));
         let start = r"onetwo[31m\u{2028}\u{202e}\u{e9}x";
-        for failure in [Failure::Connect, Failure::Tls, Failure::Malformed] {
-            let text = Error::from(failure(foreign.clone())).to_string();
-            let text = text.split_once(": ").unwrap().1;
-            assert!(text.starts_with(start) && text.len() == FOREIGN_TEXT_MAX, "{text}");
-        }
-        let text = Error::web_page(status(200), &foreign).to_string();
-        assert!(text.starts_with(&format!("unexpected answer: 200 OK with a web page ({start}")), "{text}");
+        let text = printable(&foreign);
+        assert!(text.starts_with(start) && text.len() == FOREIGN_TEXT_MAX, "{text}");
     }
 }

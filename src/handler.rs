@@ -47,7 +47,7 @@ async fn sign_in(delivery: &Delivery, trigger: Trigger, context: &Context) {
         Err(error) => delivery::Outcome::Lost(error),
     };
     Line {
-        event_type: Some(event_type),
+        event_type,
         trigger_source: trigger.source.as_deref(),
         request_id: &context.request_id,
         waited: None,

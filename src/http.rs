@@ -1,5 +1,6 @@
 //! HTTP over TLS: the client that reaches UserHub and SQS, and what an error on the way means.
 
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::time::{Instant, timeout_at};
+
+use crate::error::{Error, printable};
 
 /// How long sent bytes may stay unacknowledged before the connection counts as dead. While Lambda keeps the function
 /// frozen, a NAT gateway or load balancer may silently forget a kept connection. Without this limit the next report would
@@ -41,20 +44,6 @@ const BODY_LIMIT: Duration = Duration::from_millis(300);
 /// time of 128 MB. With four, the worst chain found (P-384 keys, named like a root) takes 0.5 s. Chains in use have one to three.
 const INTERMEDIATES_MAX: usize = 4;
 
-/// Why there is no answer. Contains the cause in the words of the system, rustls or hyper.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Failure {
-    /// The connection failed, or it broke before the answer.
-    #[error("{0}")]
-    Connect(String),
-    /// TLS failed, for example because the certificate does not verify.
-    #[error("{0}")]
-    Tls(String),
-    /// The answer is not HTTP.
-    #[error("{0}")]
-    Malformed(String),
-}
-
 /// An HTTP client that keeps its connections. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -67,20 +56,20 @@ impl Client {
     /// operator's own.
     ///
     /// # Errors
-    /// If the TLS settings contradict each other. No setting of an operator leads to that.
-    pub fn new(extra_ca_certs: RootCertStore) -> Result<Self, String> {
-        Self::with_tls(tls(extra_ca_certs).map_err(|error| error.to_string())?)
+    /// [`Error::Settings`] if the TLS settings contradict each other. No setting of an operator leads to that.
+    pub fn new(extra_ca_certs: RootCertStore) -> Result<Self, Error> {
+        Self::with_tls(tls(extra_ca_certs).map_err(unusable)?)
     }
 
     /// A client with the same settings and no connection. It costs as much as the first one, so it is for rare cases.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with_new_connections(&self) -> Result<Self, String> {
+    pub fn with_new_connections(&self) -> Result<Self, Error> {
         Self::with_tls(self.tls.clone())
     }
 
-    fn with_tls(tls: ClientConfig) -> Result<Self, String> {
+    fn with_tls(tls: ClientConfig) -> Result<Self, Error> {
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.clone())
             .redirect(redirect::Policy::none()) // the key must not be sent to another server
@@ -89,19 +78,23 @@ impl Client {
             .pool_idle_timeout(IDLE_LIMIT);
         #[cfg(target_os = "linux")]
         let http = http.tcp_user_timeout(UNACKNOWLEDGED_LIMIT);
-        Ok(Self { http: http.build().map_err(|error| error.to_string())?, tls })
+        Ok(Self { http: http.build().map_err(unusable)?, tls })
     }
 
     /// Sends a request and waits for the head of the answer. That includes DNS, connecting and TLS.
     ///
     /// # Errors
-    /// A [`Failure`] if there is no answer.
-    pub async fn post(&self, url: Url, headers: HeaderMap, body: String) -> Result<Response, Failure> {
+    /// [`Error::Connect`], [`Error::Tls`] or [`Error::Malformed`] if there is no answer.
+    pub async fn post(&self, url: Url, headers: HeaderMap, body: String) -> Result<Response, Error> {
         let mut request = Request::new(Method::POST, url);
         *request.headers_mut() = headers;
         *request.body_mut() = Some(body.into());
         self.http.execute(request).await.map_err(|error| classify(&error))
     }
+}
+
+fn unusable(cause: impl Display) -> Error {
+    Error::Settings(format!("the HTTP client cannot be built: {cause}"))
 }
 
 /// Reads the start of an answer's body: 16 KiB at most, for 0.3 s at most, and until the deadline.
@@ -117,16 +110,16 @@ pub async fn read_body(mut response: Response, deadline: Instant) -> Vec<u8> {
     body
 }
 
-/// Turns the reason why there is no answer into a [`Failure`].
-fn classify(error: &reqwest::Error) -> Failure {
+/// Turns the reason why there is no answer into an [`Error`].
+fn classify(error: &reqwest::Error) -> Error {
     // The root cause is the most specific. The outermost error would print the URL with the user name.
-    let cause = causes(error).skip(1).last().map(ToString::to_string).unwrap_or_default();
+    let cause = printable(&causes(error).skip(1).last().map(ToString::to_string).unwrap_or_default());
     if causes(error).any(<Cause>::is::<rustls::Error>) {
-        Failure::Tls(cause)
+        Error::Tls(cause)
     } else if error.is_connect() || causes(error).any(is_lost_connection) {
-        Failure::Connect(cause)
+        Error::Connect(cause)
     } else {
-        Failure::Malformed(cause)
+        Error::Malformed(cause)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use tracing::{error, info};
 
 use crate::breaker::Change;
@@ -12,8 +13,8 @@ use crate::trigger::EventType;
 /// What a line says beside the outcome.
 #[derive(Debug)]
 pub struct Line<'a> {
-    /// What UserHub is told, if that could be read.
-    pub event_type: Option<EventType>,
+    /// What UserHub is told.
+    pub event_type: EventType,
     /// Cognito's name for the reason of its call.
     pub trigger_source: Option<&'a str>,
     /// Lambda's id of the invocation.
@@ -26,59 +27,55 @@ pub struct Line<'a> {
     pub elapsed: Duration,
 }
 
+/// All fields of a line. Those that are `None` are left out.
+macro_rules! log {
+    ($level:ident, $line:ident, $outcome:literal, $status:expr, $error:expr, $message:literal) => {{
+        let (status, error): (Option<StatusCode>, Option<&Error>) = ($status, $error);
+        $level!(
+            outcome = $outcome,
+            error_kind = error.map(Error::kind),
+            error = error.map(ToString::to_string),
+            status = status.map(|status| status.as_u16()),
+            circuit = $line.progress.circuit.map(Change::name),
+            tries = Some($line.progress.attempts).filter(|attempts| *attempts != 1),
+            duration_ms = milliseconds($line.elapsed),
+            waited_ms = $line.waited.map(milliseconds),
+            event_type = $line.event_type.name(),
+            trigger_source = $line.trigger_source,
+            requestId = $line.request_id,
+            $message
+        )
+    }};
+}
+
 impl Line<'_> {
     /// Logs the line.
     pub fn log(&self, outcome: &Outcome) {
-        let Self { trigger_source, request_id, progress, .. } = self;
-        let event_type = self.event_type.map(EventType::name);
-        let waited_ms = self.waited.map(milliseconds);
-        let tries = (!matches!(progress.attempts, 1)).then_some(progress.attempts);
-        let circuit = progress.circuit.map(Change::name);
-        let duration_ms = milliseconds(self.elapsed);
-        let kind = |error: Option<&Error>| error.map(Error::kind);
-        let text = |error: Option<&Error>| error.map(ToString::to_string);
-        let status = |error: Option<&Error>| error.and_then(Error::status).map(|status| status.as_u16());
         match outcome {
-            Outcome::Reported(status) => info!(
-                outcome = "reported",
-                status = status.as_u16(),
-                circuit,
-                tries,
-                duration_ms,
-                waited_ms,
-                event_type,
-                trigger_source,
-                requestId = request_id,
-                "sign-in reported to UserHub"
-            ),
-            Outcome::Queued(error) => info!(
-                outcome = "queued",
-                error_kind = kind(error.as_ref()),
-                error = text(error.as_ref()),
-                status = status(error.as_ref()),
-                circuit,
-                tries,
-                duration_ms,
-                waited_ms,
-                event_type,
-                trigger_source,
-                requestId = request_id,
-                "sign-in waits in the queue; it is reported to UserHub later"
-            ),
-            Outcome::Lost(error) => error!(
-                outcome = "not_reported",
-                error_kind = error.kind(),
-                error = error.to_string(),
-                status = status(Some(error)),
-                circuit,
-                tries,
-                duration_ms,
-                waited_ms,
-                event_type,
-                trigger_source,
-                requestId = request_id,
-                "sign-in not reported to UserHub; the user is signed in anyway"
-            ),
+            Outcome::Reported(status) => {
+                log!(info, self, "reported", Some(*status), None, "sign-in reported to UserHub");
+            }
+            Outcome::Queued(error) => {
+                let status = error.as_ref().and_then(Error::status);
+                log!(
+                    info,
+                    self,
+                    "queued",
+                    status,
+                    error.as_ref(),
+                    "sign-in waits in the queue; it is reported to UserHub later"
+                );
+            }
+            Outcome::Lost(error) => {
+                log!(
+                    error,
+                    self,
+                    "not_reported",
+                    error.status(),
+                    Some(error),
+                    "sign-in not reported to UserHub; the user is signed in anyway"
+                );
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
@@ -79,13 +79,17 @@ impl Write for Lines {
 
 /// Standard output as a file that refuses what it cannot take at once.
 fn not_waiting() -> io::Result<File> {
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    if output.metadata()?.is_file() {
+        return Ok(output); // it takes everything at once; opened anew, it would be written from its start
+    }
     // Opened anew, because other processes may share what this process was started with, such as a terminal.
     let opened = OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open("/proc/self/fd/1");
     opened.or_else(|_| {
         // A socket cannot be opened. The standard library offers this setting for its own sockets; it works for all of them.
-        let output = UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let output = UnixStream::from(OwnedFd::from(output));
         output.set_nonblocking(true)?;
-        Ok(File::from(std::os::fd::OwnedFd::from(output)))
+        Ok(File::from(OwnedFd::from(output)))
     })
 }
 

@@ -46,7 +46,9 @@ fn main() -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(tokio) => {
             let result = tokio.block_on(AssertUnwindSafe(run(Delivery::new(config))).catch_unwind());
-            log_failure(result.unwrap_or_else(|_| Err("it sent what lambda_runtime cannot read".into())));
+            log_failure(
+                result.unwrap_or_else(|_| Err("lambda_runtime cannot use its address, or what it sent".into())),
+            );
             tokio.shutdown_background(); // a DNS look-up may hang
         }
         Err(error) => error!("the function cannot start: {error}"),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::config;
-use crate::error::{Details, Error};
+use crate::error::Error;
 use crate::http;
 use crate::report::Report;
 
@@ -64,11 +64,11 @@ impl Client {
             tokio::spawn(http::read_body(response, deadline)); // a sign-in does not wait for it
             return Ok(());
         }
-        let details = details(&http::read_body(response, deadline).await);
+        let name = error_name(&http::read_body(response, deadline).await);
         Err(if status.is_client_error() {
-            Error::Rejected(status, details)
+            Error::Rejected(status, name)
         } else if status.is_server_error() {
-            Error::Unavailable(status, details)
+            Error::Unavailable(status, name)
         } else {
             Error::UnexpectedStatus(status)
         })
@@ -100,13 +100,13 @@ impl Client {
     }
 }
 
-/// The name of SQS's error, such as `QueueDoesNotExist`. Its message is not read.
-fn details(body: &[u8]) -> Details {
+/// The name of SQS's error, such as `QueueDoesNotExist`, after a comma. Its message is not read.
+fn error_name(body: &[u8]) -> String {
     let error: Value = serde_json::from_slice(body).unwrap_or_default();
     let name = error.get("__type").and_then(Value::as_str).and_then(|name| name.rsplit('#').next());
     let is_name = |name: &&str| {
         (1..=ERROR_NAME_MAX).contains(&name.len())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')
     };
-    Details { code: name.filter(is_name).map(ToOwned::to_owned), reason: None }
+    name.filter(is_name).map(|name| format!(", {name}")).unwrap_or_default()
 }

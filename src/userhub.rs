@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::config;
-use crate::error::{Details, Error};
+use crate::error::{Error, printable};
 use crate::http;
 use crate::report::Report;
 
@@ -73,8 +73,7 @@ impl Client {
     /// Every variant of [`Error`] about the network or an answer.
     pub async fn send(&self, report: &Report, new_connection: bool, deadline: Instant) -> Result<StatusCode, Error> {
         let url = Url::parse(&self.event_url(&report.user_name)).map_err(|_| Error::Panic)?; // config has parsed the base
-        let http =
-            if new_connection { &self.http.with_new_connections().map_err(Error::Settings)? } else { &self.http };
+        let http = if new_connection { &self.http.with_new_connections()? } else { &self.http };
         let body = format!(r#"{{"type":"{}"}}"#, report.event_type.name());
         let response = http.post(url, self.headers.clone(), body).await?;
         let status = response.status();
@@ -83,12 +82,12 @@ impl Client {
             tokio::spawn(http::read_body(response, deadline)); // a sign-in does not wait for it
             return Ok(status);
         }
-        let details = details(&http::read_body(response, deadline).await);
+        let names = error_names(&http::read_body(response, deadline).await);
         Err(match (status, web_page) {
-            (StatusCode::TOO_MANY_REQUESTS, _) => Error::RateLimited(details),
-            _ if status.is_server_error() => Error::Unavailable(status, details), // load balancers send pages with these
-            (_, Some(content_type)) => Error::web_page(status, &content_type),
-            _ if status.is_client_error() => Error::Rejected(status, details),
+            (StatusCode::TOO_MANY_REQUESTS, _) => Error::RateLimited(names),
+            _ if status.is_server_error() => Error::Unavailable(status, names), // load balancers send pages with these
+            (_, Some(content_type)) => Error::WebPage(status, printable(&content_type)),
+            _ if status.is_client_error() => Error::Rejected(status, names),
             _ => Error::UnexpectedStatus(status),
         })
     }
@@ -110,15 +109,15 @@ fn web_page(response: &Response) -> Option<String> {
     is_page.then(|| media_type.to_owned())
 }
 
-/// The names in UserHub's error object, if they are made of capitals and underscores. Its `message` is never read, because
-/// it may contain the user name.
-fn details(body: &[u8]) -> Details {
+/// The names in UserHub's error object, if they are made of capitals and underscores, each after a comma. Its `message` is never
+/// read, because it may contain the user name.
+fn error_names(body: &[u8]) -> String {
     let error: Value = serde_json::from_slice(body).unwrap_or_default();
     let is_name = |text: &&str| {
         (1..=ERROR_NAME_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
     };
-    let name = |field| error.get(field).and_then(Value::as_str).filter(is_name).map(ToOwned::to_owned);
-    Details { code: name("code"), reason: name("reason") }
+    let names = ["code", "reason"].into_iter().filter_map(|field| error.get(field)?.as_str().filter(is_name));
+    names.flat_map(|name| [", ", name]).collect()
 }
 
 #[cfg(test)]

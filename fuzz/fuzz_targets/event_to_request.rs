@@ -11,37 +11,54 @@ use reqwest::Url;
 use rustls::RootCertStore;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use userhub_signin::config::{Config, ReportTiming};
-use userhub_signin::event;
-use userhub_signin::trigger::{Meaning, SOURCES};
-use userhub_signin::userhub::{Client, EventType};
+use userhub_signin::event::{self, Event};
+use userhub_signin::report::Report;
+use userhub_signin::trigger::{EventType, Meaning};
+use userhub_signin::userhub::Client;
+use userhub_signin::{config, http};
 
 static CLIENT: LazyLock<Client> = LazyLock::new(|| {
-    let config = Config {
+    let settings = config::UserHub {
         admin_key: "key".into(),
         connection_id: "conn".into(),
         base_url: "https://userhub.example/prefix".parse().unwrap(),
-        extra_ca_certs: RootCertStore::empty(),
-        report: ReportTiming::BeforeResponse,
     };
-    Client::new(config).unwrap()
+    Client::new(settings, http::Client::new(RootCertStore::empty()).unwrap()).unwrap()
 });
 
 fuzz_target!(|bytes: &[u8]| {
     // Lambda rejects everything but JSON.
     let Ok(event) = serde_json::from_slice::<&RawValue>(bytes) else { return };
-    let found = event::read(event);
-    // The result must be what serde_json reads. It rejects lone surrogates and deep nesting, so it reads fewer events.
-    if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
-        let name = value.get("userName").and_then(Value::as_str).filter(|name| (1..=1024).contains(&name.len()));
-        let trigger = value.get("triggerSource").and_then(Value::as_str);
-        assert_eq!(found.user_name.as_deref().ok(), name);
-        assert_eq!(found.trigger.meaning, meaning(trigger.unwrap_or_default()));
-        assert_eq!(found.trigger.source, trigger.filter(|source| SOURCES.contains(source)));
+    match event::read(event) {
+        Event::Trigger(found) => {
+            // The result must be what serde_json reads. It rejects lone surrogates and deep nesting, so it reads fewer events.
+            if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
+                let name =
+                    value.get("userName").and_then(Value::as_str).filter(|name| (1..=1024).contains(&name.len()));
+                let trigger = value.get("triggerSource").and_then(Value::as_str);
+                assert_eq!(found.user_name.as_deref().ok(), name);
+                assert_eq!(found.meaning, meaning(trigger.unwrap_or_default()));
+                assert_eq!(found.source.as_deref(), trigger.filter(|source| has_the_form_of_a_source(source)));
+            }
+            if let Ok(user_name) = found.user_name {
+                let report = Report { user_name, event_type: EventType::SignIn };
+                check_url(&report);
+                assert_eq!(Report::from_message(&report.to_message().unwrap()), Ok(report));
+            }
+        }
+        Event::Messages(messages) => {
+            assert!(messages.iter().all(|message| message.event_source.as_deref() == Some("aws:sqs")));
+            for message in messages {
+                if let Ok(report) = Report::from_message(message.body.as_deref().unwrap_or_default()) {
+                    check_url(&report);
+                }
+            }
+        }
     }
-    let Ok(name) = found.user_name else { return };
+});
 
-    let url: Url = CLIENT.event_url(&name).parse().unwrap();
+fn check_url(report: &Report) {
+    let url: Url = CLIENT.event_url(&report.user_name).parse().unwrap();
     assert_eq!((url.scheme(), url.host_str(), url.port()), ("https", Some("userhub.example"), None));
     assert_eq!((url.username(), url.password(), url.query(), url.fragment()), ("", None, None, None));
     let segments: Vec<_> = url.path_segments().unwrap().collect();
@@ -49,8 +66,14 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(prefix, "prefix");
     let user = event.strip_suffix("@conn:event").unwrap();
     assert!(!user.contains(['@', ':', '/', '?', '#', '\\', ';']), "{user}");
-    assert_eq!(percent_decode_str(user).decode_utf8().unwrap(), name);
-});
+    assert_eq!(percent_decode_str(user).decode_utf8().unwrap(), report.user_name);
+}
+
+fn has_the_form_of_a_source(text: &str) -> bool {
+    let words: Vec<_> = text.split('_').collect();
+    let is_word = |word: &&str| !word.is_empty() && word.chars().all(|letter| letter.is_ascii_alphabetic());
+    words.len() == 2 && words.iter().all(is_word) && text.len() <= 64
+}
 
 /// The rule in other words.
 fn meaning(source: &str) -> Meaning {
@@ -59,9 +82,18 @@ fn meaning(source: &str) -> Meaning {
         Some(("PostConfirmation", "ConfirmForgotPassword")) => Meaning::Report(EventType::Changed),
         Some(("TokenGeneration", action)) if action != "HostedAuth" => Meaning::Nothing,
         Some((
-            "PreAuthentication" | "PreSignUp" | "DefineAuthChallenge" | "CreateAuthChallenge"
-            | "VerifyAuthChallengeResponse" | "VerifyAuthChallenge" | "UserMigration" | "CustomMessage" | "CustomEmailSender"
-            | "CustomSMSSender" | "CustomSmsSender" | "InboundFederation",
+            "PreAuthentication"
+            | "PreSignUp"
+            | "DefineAuthChallenge"
+            | "CreateAuthChallenge"
+            | "VerifyAuthChallengeResponse"
+            | "VerifyAuthChallenge"
+            | "UserMigration"
+            | "CustomMessage"
+            | "CustomEmailSender"
+            | "CustomSMSSender"
+            | "CustomSmsSender"
+            | "InboundFederation",
             _,
         )) => Meaning::WrongTrigger,
         _ => Meaning::Report(EventType::SignIn),

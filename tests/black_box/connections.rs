@@ -42,13 +42,14 @@ fn keeps_a_connection_whose_answers_come_in_pieces() {
 /// A failing UserHub would otherwise have to shake hands for each sign-in.
 #[test]
 fn keeps_a_connection_after_an_error_whose_body_comes_late() {
-    for status in ["302 Found", "401 Unauthorized", "404 Not Found", "429 Too Many Requests", "503 Service Unavailable"]
+    for (status, error_kind) in
+        [(302, "unexpected_answer"), (401, "rejected"), (404, "rejected"), (429, "rate_limited"), (503, "unavailable")]
     {
-        let head = send(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n"));
+        let head = send(format!("HTTP/1.1 {status} Some\r\nContent-Length: 2\r\n\r\n"));
         let userhub = UserHub::replying([vec![head, Step::Wait(PAUSE / 2), send("{}")]]);
         let function = Function::reporting_to(&userhub);
         for _ in 0..10 {
-            function.sign_in(EVENT);
+            function.sign_in(EVENT).assert_not_reported(error_kind, Some(status));
             userhub.only_report();
         }
         assert_eq!(userhub.connections(), 1, "{status}");

@@ -66,9 +66,10 @@ mod dead {
     use std::fs;
     use std::net::{SocketAddr, TcpListener, UdpSocket};
     use std::path::Path;
+    use std::time::Instant;
 
-    use harness::Settings;
     use harness::namespace::{self, run};
+    use harness::{Behaviour, Settings};
 
     use super::*;
 
@@ -149,6 +150,42 @@ mod dead {
             run(&format!("iptables -A INPUT -d {old} -j DROP"));
             assert_reported_on(0, &at_new, &function.sign_in(EVENT));
             assert_reported_on(0, &at_new, &function.sign_in(EVENT));
+        });
+    }
+
+    /// The time for a connection is shared by all addresses of a host.
+    #[test]
+    fn reports_although_two_of_three_addresses_are_dead() {
+        in_namespace("reports_although_two_of_three_addresses_are_dead", || {
+            let [one, two, three] = [2, 3, 4].map(|last| Ipv4Addr::new(127, 0, 0, last));
+            replace("/etc/hosts", &format!("{one} localhost\n{two} localhost\n{three} localhost\n"));
+            // The order in which they are tried is the resolver's.
+            for (good, dead) in [(one, [two, three]), (two, [one, three]), (three, [one, two])] {
+                run("iptables -F INPUT");
+                for address in dead {
+                    run(&format!("iptables -A INPUT -d {address} -j DROP"));
+                }
+                let userhub = UserHub::listen(TcpListener::bind((good, 0)).unwrap(), [answer(200, "{}")]);
+                let function = Settings::for_base_url(&format!("http://localhost:{}", userhub.address.port())).start();
+                for _ in 0..2 {
+                    assert_reported_on(0, &userhub, &function.sign_in(EVENT));
+                }
+            }
+        });
+    }
+
+    /// Its thread cannot be interrupted, and asks for up to 10 s. Lambda starts another process as soon as this one has ended.
+    #[test]
+    fn ends_at_once_although_the_name_server_hangs() {
+        in_namespace("ends_at_once_although_the_name_server_hangs", || {
+            let _name_server = UdpSocket::bind("127.0.0.1:53").unwrap();
+            replace("/etc/resolv.conf", "nameserver 127.0.0.1\n");
+            let mut function = Settings::for_base_url("https://userhub.example").start();
+            function.sign_in(EVENT).assert_not_reported("timed_out", None);
+            let start = Instant::now();
+            function.set_runtime_api(Behaviour::Gone);
+            assert_eq!(function.wait_for_end().code(), Some(1));
+            assert!(start.elapsed() < Duration::from_millis(1500), "it waited {:?}", start.elapsed());
         });
     }
 

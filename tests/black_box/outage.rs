@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::{EVENT, Function, Reply, Settings, SignIn, Step, UserHub, answer, unused_base_url};
+use serde_json::json;
 
 /// The longest pause before a probe is 10 s.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -21,6 +22,9 @@ fn with_open_circuit(userhub: &UserHub) -> Function {
     while userhub.connections() < 2 {
         let sign_in = function.sign_in(EVENT);
         sign_in.assert_not_reported("timed_out", None);
+        if userhub.connections() == 2 {
+            assert!(sign_in.elapsed < Duration::from_millis(1400), "0.75 s are enough: {:?}", sign_in.elapsed);
+        }
         lines.push(sign_in.fields());
     }
     assert_eq!(lines.pop().unwrap()["circuit"], "opened");
@@ -37,13 +41,13 @@ fn assert_not_tried(sign_in: &SignIn) {
     assert!(!sign_in.fields().contains_key("circuit"), "{}", sign_in.line);
 }
 
-/// Signs in until a probe is reported.
+/// Signs in until UserHub is asked again.
 #[track_caller]
-fn sign_in_until_reported(function: &Function) -> SignIn {
+pub fn sign_in_until_probe(function: &Function) -> SignIn {
     let start = Instant::now();
     loop {
         let sign_in = function.sign_in(EVENT);
-        if sign_in.fields()["outcome"] == "reported" {
+        if sign_in.tries() != 0 {
             return sign_in;
         }
         assert_not_tried(&sign_in);
@@ -53,67 +57,42 @@ fn sign_in_until_reported(function: &Function) -> SignIn {
 }
 
 #[test]
-fn opens_when_userhub_hangs_and_closes_when_it_answers() {
+fn a_failed_probe_leaves_it_open() {
     let userhub = UserHub::start();
     let function = with_open_circuit(&userhub);
-    for _ in 0..20 {
-        let sign_in = function.sign_in(EVENT);
-        assert_not_tried(&sign_in);
-        assert!(sign_in.elapsed < Duration::from_millis(500), "waited {:?}", sign_in.elapsed);
-    }
-    assert_eq!(userhub.connections(), 2);
-
-    userhub.reply_with([answer(200, "{}")]);
-    let probe = sign_in_until_reported(&function);
-    assert_eq!(probe.fields()["circuit"], "closed");
-    function.sign_in(EVENT).assert_reported(200);
-    assert_eq!(userhub.reports().len(), 2);
-}
-
-#[test]
-fn any_answer_closes_it_and_a_failed_probe_does_not() {
-    let userhub = UserHub::start();
-    let function = with_open_circuit(&userhub);
-    let start = Instant::now();
-    let probe = loop {
-        let sign_in = function.sign_in(EVENT);
-        if sign_in.tries() != 0 {
-            break sign_in;
-        }
-        assert!(start.elapsed() < PATIENCE, "no probe after {:?}", start.elapsed());
-        thread::sleep(Duration::from_millis(100));
-    };
+    let probe = sign_in_until_probe(&function);
     probe.assert_not_reported("timed_out", None);
     assert!(!probe.fields().contains_key("circuit"), "it was open before: {}", probe.line);
     assert_not_tried(&function.sign_in(EVENT));
     userhub.only_report();
-
-    userhub.reply_with([answer(503, "")]);
-    let start = Instant::now();
-    let answered = loop {
-        let sign_in = function.sign_in(EVENT);
-        if sign_in.tries() != 0 {
-            break sign_in;
-        }
-        assert!(start.elapsed() < PATIENCE, "no probe after {:?}", start.elapsed());
-        thread::sleep(Duration::from_millis(100));
-    };
-    answered.assert_not_reported("unavailable", Some(503));
-    assert_eq!(answered.fields()["circuit"], "closed");
-    userhub.only_report();
 }
 
-/// A distant UserHub takes that long on a new connection, a slow one on each.
+/// Its own circuit for each: a good one, an error, one of a distant UserHub on a new connection, one of a slow UserHub.
 #[test]
-fn closes_when_userhub_is_slow() {
-    for milliseconds in [600, 1500] {
+fn any_answer_closes_it() {
+    let closes = |reply: Reply, status| {
         let userhub = UserHub::start();
         let function = with_open_circuit(&userhub);
-        userhub.reply_with([late(milliseconds)]);
-        assert_eq!(sign_in_until_reported(&function).fields()["circuit"], "closed");
-        function.sign_in(EVENT).assert_reported(200);
+        for _ in 0..20 {
+            let sign_in = function.sign_in(EVENT);
+            assert_not_tried(&sign_in);
+            assert!(sign_in.elapsed < Duration::from_millis(500), "waited {:?}", sign_in.elapsed);
+        }
+        assert_eq!(userhub.connections(), 2);
+
+        userhub.reply_with([reply]);
+        let probe = sign_in_until_probe(&function);
+        assert_eq!((&probe.fields()["status"], &probe.fields()["circuit"]), (&status, &"closed".into()));
+        let next = function.sign_in(EVENT);
+        assert_eq!(next.fields()["status"], status);
+        assert!(!next.fields().contains_key("circuit"), "{}", next.line);
         assert_eq!(userhub.reports().len(), 2);
-    }
+    };
+    thread::scope(|scope| {
+        for (reply, status) in [(answer(200, "{}"), 200), (answer(503, ""), 503), (late(600), 200), (late(1500), 200)] {
+            scope.spawn(move || closes(reply, json!(status)));
+        }
+    });
 }
 
 #[test]
@@ -135,6 +114,19 @@ fn one_unanswered_attempt_in_five_leaves_it_closed() {
     third.assert_not_reported("timed_out", None);
     assert_eq!(third.fields()["circuit"], "opened", "two of the last three");
     assert_eq!(userhub.reports().len(), 8);
+}
+
+/// Finding a kept connection dead takes about 0.5 s, twice that with a second one.
+#[test]
+fn quick_failures_leave_it_closed() {
+    let userhub = UserHub::replying([vec![Step::Wait(Duration::from_millis(450)), Step::Close]]);
+    let function = Function::reporting_to(&userhub);
+    for _ in 0..3 {
+        let sign_in = function.sign_in(EVENT);
+        sign_in.assert_not_reported("connect", None);
+        assert_eq!(sign_in.tries(), 2);
+    }
+    userhub.reports();
 }
 
 /// They cost nothing, and the first report after the outage arrives.

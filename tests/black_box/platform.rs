@@ -1,23 +1,30 @@
 //! Lambda: its deadline, its clock, its Runtime API, its signals.
 
 use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 
-use harness::{Behaviour, EVENT, Function, Settings, Step, UserHub, answer};
+use harness::{Behaviour, EVENT, Function, Settings, Step, UserHub, answer, binary};
+use serde_json::Value;
 
 #[test]
 fn returns_the_event_before_a_near_deadline() {
     let userhub = UserHub::replying([vec![Step::Hang]]);
-    for left in [300, 700, 1200, 1900].map(Duration::from_millis) {
-        let function = Function::reporting_to(&userhub);
-        let sign_in = function.sign_in_by(SystemTime::now() + left, EVENT);
-        sign_in.assert_not_reported("timed_out", None);
-        assert!(sign_in.elapsed < left, "{left:?} left, and the event came back after {:?}", sign_in.elapsed);
-        userhub.only_report();
-    }
+    thread::scope(|scope| {
+        for left in [300, 700, 1200, 1900].map(Duration::from_millis) {
+            let function = Function::reporting_to(&userhub);
+            scope.spawn(move || {
+                function.wait_until_ready();
+                let sign_in = function.sign_in_by(SystemTime::now() + left, EVENT);
+                sign_in.assert_not_reported("timed_out", None);
+                assert!(sign_in.elapsed < left, "{left:?} left, and the event came back after {:?}", sign_in.elapsed);
+            });
+        }
+    });
+    assert_eq!(userhub.reports().len(), 4);
     // Too near to wait for an answer: the report ends at once.
     let function = Function::reporting_to(&userhub);
     let sign_in = function.sign_in_by(SystemTime::now() + Duration::from_millis(150), EVENT);
@@ -55,26 +62,73 @@ fn works_with_a_slow_runtime_api() {
     let userhub = UserHub::start();
     let function = Function::reporting_to(&userhub);
     function.set_runtime_api(Behaviour::Slow);
-    for _ in 0..10 {
+    for _ in 0..3 {
         function.sign_in(EVENT).assert_reported(200);
         userhub.only_report();
     }
 }
 
-/// Cognito sends no client context; another caller of the function may. lambda_runtime ends then, without a response.
+/// Cognito sends neither; another caller of the function may. lambda_runtime ends then, without a response.
 #[test]
-fn names_a_client_context_that_cannot_be_read() {
+fn names_a_client_context_or_an_identity_that_cannot_be_read() {
     let userhub = UserHub::start();
-    for (custom, is_valid) in [(r#"{"a":"1"}"#, true), (r#"{"a":1}"#, false)] {
+    for (header, is_valid) in [
+        (r#"Client-Context: {"custom":{"a":"1"}}"#, true),
+        (r#"Client-Context: {"custom":{"a":1}}"#, false),
+        (r#"Cognito-Identity: {"cognitoIdentityId":"a","cognitoIdentityPoolId":"b"}"#, true),
+        (r#"Cognito-Identity: {"cognitoIdentityId":"a"}"#, false),
+        ("Cognito-Identity: sample", false),
+    ] {
         let mut function = Function::reporting_to(&userhub);
-        function.send_with_headers(&format!("Lambda-Runtime-Client-Context: {{\"custom\":{custom}}}\r\n"));
+        function.send_with_headers(&format!("Lambda-Runtime-{header}\r\n"));
         if is_valid {
             function.line_with("sign-in reported");
             userhub.only_report();
         } else {
             assert_eq!(function.wait_for_end().code(), Some(1));
-            function.line_with("got no response because lambda_runtime cannot read its client context");
+            assert_only_error(
+                &function.end(),
+                "an invocation got no response because lambda_runtime cannot read its client context or Cognito identity",
+            );
         }
+    }
+}
+
+/// The only line is an ERROR with a message that starts like this.
+#[track_caller]
+fn assert_only_error(lines: &[String], start: &str) {
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let fields: Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!(fields["level"], "ERROR", "{}", lines[0]);
+    assert!(fields["message"].as_str().unwrap().starts_with(start), "{}", lines[0]);
+}
+
+/// lambda_runtime ends or panics then. A line that says "panicked" would be taken for a bug of this function.
+#[test]
+fn names_the_runtime_api_when_it_misbehaves() {
+    let userhub = UserHub::start();
+    for behaviour in [Behaviour::Fails, Behaviour::GivesNoDeadline, Behaviour::GivesNoRequestId] {
+        let mut function = Settings::for_base_url(&userhub.base_url()).with_runtime_api(behaviour).start();
+        function.send_with_headers("");
+        assert_eq!(function.wait_for_end().code(), Some(1));
+        assert_only_error(&function.end(), "the Lambda Runtime API failed: ");
+    }
+}
+
+#[test]
+fn names_the_runtime_api_when_its_address_is_none() {
+    let settings = Settings::for_base_url("https://userhub.example");
+    for address in ["not a url", "127.0.0.1:99999", "127.0.0.1:9", "http://", "/", "[::1", "\u{e9}", "a b:1"] {
+        let output = Command::new(binary())
+            .env_clear()
+            .envs(settings.variables())
+            .env("AWS_LAMBDA_RUNTIME_API", address)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{address}: {output:?}");
+        assert!(output.stderr.is_empty(), "{address}: {output:?}");
+        let lines: Vec<_> = String::from_utf8(output.stdout).unwrap().lines().map(ToOwned::to_owned).collect();
+        assert_only_error(&lines, "the Lambda Runtime API failed: ");
     }
 }
 

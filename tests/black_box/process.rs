@@ -1,17 +1,21 @@
-//! The function's process: started by hand, panicking, without a log.
+//! The function's process: started by hand, panicking, started anew.
 
 use std::process::Command;
 
-use harness::{EVENT, Settings, UserHub, binary};
+use harness::{EVENT, Function, Settings, UserHub, binary};
 use serde_json::{Map, Value};
+
+/// Quick, because it is not reported.
+const REFRESH: &[u8] = br#"{"triggerSource":"TokenGeneration_RefreshTokens","userName":"sample"}"#;
 
 #[test]
 fn says_what_it_is_when_started_by_hand() {
     let variables = ["RUNTIME_API", "FUNCTION_NAME", "FUNCTION_MEMORY_SIZE", "FUNCTION_VERSION"];
-    for missing in variables {
-        let others = variables.iter().filter(|name| **name != missing);
+    for (missing, empty) in variables.iter().flat_map(|missing| [(missing, false), (missing, true)]) {
+        let others = variables.iter().filter(|name| *name != missing);
         let others = others.map(|name| (format!("AWS_LAMBDA_{name}"), "127.0.0.1:9"));
-        let output = Command::new(binary()).env_clear().envs(others).output().unwrap();
+        let empty = empty.then(|| (format!("AWS_LAMBDA_{missing}"), ""));
+        let output = Command::new(binary()).env_clear().envs(others.chain(empty)).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "without {missing}");
         let printed = String::from_utf8(output.stderr).unwrap();
         assert!(
@@ -57,14 +61,42 @@ fn returns_the_event_when_the_report_panics() {
     userhub.only_report();
 }
 
-/// An open pipe that nobody reads would block the function after some 500 lines. Lambda always reads: it has to, to send
-/// the lines to CloudWatch.
+/// main.rs says why. Each invocation here has a trace id of its own, as in Lambda, which shows what the process keeps of it.
+#[cfg(target_os = "linux")]
 #[test]
-fn returns_the_event_when_the_log_pipe_is_closed() {
+fn starts_anew_between_two_invocations() {
     let userhub = UserHub::start();
-    let function = Settings::for_base_url(&userhub.base_url()).with_closed_log().start();
-    for _ in 0..3 {
-        function.return_event(EVENT);
-        userhub.only_report();
+    let function = Function::reporting_to(&userhub);
+    function.sign_in(EVENT).assert_reported(200);
+    for _ in 0..200 {
+        function.return_event(REFRESH);
     }
+    let memory = function.status_kib("VmRSS");
+    assert_eq!(userhub.only_report().connection, 0);
+    let mut grown = 0;
+    let mut done = 201;
+    for edge in [10_000, 20_000] {
+        while done < edge - 5 {
+            function.return_event(REFRESH);
+            done += 1;
+            if done % 500 == 0 {
+                grown = grown.max(function.status_kib("VmRSS").saturating_sub(memory));
+            }
+        }
+        for _ in 0..10 {
+            function.sign_in(EVENT).assert_reported(200);
+        }
+        done += 10;
+        let connections: Vec<_> = userhub.reports().iter().map(|report| report.connection).collect();
+        let first = edge / 10_000 - 1;
+        let expected = [[first; 5], [first + 1; 5]].concat();
+        assert_eq!(connections, expected, "no report is lost, and the new process has a connection of its own");
+    }
+    while done < 25_000 {
+        function.return_event(REFRESH);
+        done += 1;
+    }
+    grown = grown.max(function.status_kib("VmRSS").saturating_sub(memory));
+    assert!(grown < 3000, "the memory of process {} grew by {grown} KiB", function.id());
+    assert_eq!(function.end().len(), 21, "one line for each sign-in");
 }

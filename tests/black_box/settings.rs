@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
-use harness::{ADMIN_KEY, CONNECTION_ID, EVENT, Settings, UserHub, answer};
+use harness::{ADMIN_KEY, Authority, CONNECTION_ID, EVENT, Settings, UserHub, answer, certificate_for};
+use rustls::version::TLS13;
 use serde_json::{Value, json};
 
 /// Starts the function with a wrong setting, and checks that it logs `problem` at start and at each sign-in.
@@ -114,16 +115,13 @@ fn refuses_hostile_values() {
     let long = "v".repeat(100_000);
     let long_url = format!("https://value.example/{long}");
     let directory = env!("CARGO_MANIFEST_DIR");
-    let pem = |name: &str, text: &str| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let broken = pem("broken.pem", "-----BEGIN CERTIFICATE-----\nvalue value\n-----END CERTIFICATE-----\n");
-    let unfinished = pem("unfinished.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n");
-    let header = pem("header.pem", "-----BEGIN value\nMIIB\n");
-    let no_certificate = pem("empty.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n");
-    let huge = pem("huge.pem", &"value\n".repeat(200_000));
+    let broken =
+        certificate_file("broken.pem", "-----BEGIN CERTIFICATE-----\nvalue value\n-----END CERTIFICATE-----\n");
+    let unfinished = certificate_file("unfinished.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n");
+    let header = certificate_file("header.pem", "-----BEGIN value\nMIIB\n");
+    let no_certificate =
+        certificate_file("empty.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n");
+    let huge = certificate_file("huge.pem", &"value\n".repeat(200_000));
     let [key, id, url, file] =
         ["USERHUB_ADMIN_KEY", "AMAZON_COGNITO_CONNECTION_ID", "USERHUB_BASE_URL", "USERHUB_EXTRA_CA_CERTS"];
     let userhub = UserHub::start(); // fails the test if it gets a request
@@ -153,6 +151,8 @@ fn refuses_hostile_values() {
         (url, "http://0.0.0.0/value"),
         (url, "http://[::]/value"),
         (url, "http://localhost.value"),
+        (url, "http://value.localhost/"),
+        (url, "http://valuelocalhost/"),
         (url, "http://127.0.0.1.value/"),
         (url, "http://127.0.0.1@value/"),
         (url, "http://value@127.0.0.1/"),
@@ -172,6 +172,7 @@ fn refuses_hostile_values() {
         (file, directory),
         (file, "/dev/zero"),
         (file, "/dev/stdin"),
+        (file, "/proc/self/pagemap"),
         (file, &broken),
         (file, &unfinished),
         (file, &header),
@@ -207,6 +208,59 @@ fn reads_a_certificate_file_of_at_most_1_mib() {
         let logged = function.sign_in(EVENT).assert_not_reported("settings", None);
         assert_eq!(logged, format!("USERHUB_EXTRA_CA_CERTS {error}"));
     }
+}
+
+/// The path of a file with this text.
+fn certificate_file(name: &str, text: &str) -> String {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// Windows programs begin a file with one. It must not hide the first certificate.
+#[test]
+fn reads_a_certificate_file_with_a_byte_order_mark() {
+    let authority = Authority::new("byte order mark");
+    let file = certificate_file("mark.pem", &format!("\u{feff}{}", authority.issuer.pem()));
+    let userhub = UserHub::start_tls(authority.server(&certificate_for("localhost"), &[&TLS13]));
+    let function = Settings::for_base_url(&userhub.base_url()).set("USERHUB_EXTRA_CA_CERTS", &file).start();
+    function.sign_in(EVENT).assert_reported(200);
+    userhub.only_report();
+    assert_eq!(function.end().len(), 1, "no warning");
+}
+
+/// Collections of certificates often hold some that are broken. One line says so, and the others are used.
+#[test]
+fn leaves_out_certificates_that_cannot_be_used() {
+    let no_base64 = "-----BEGIN CERTIFICATE-----\n*value*\n-----END CERTIFICATE-----\n";
+    let no_certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    let [first, second] = ["first", "second"].map(Authority::new);
+    let [good, also_good] = [&first, &second].map(|authority| authority.issuer.pem());
+    for (name, text, unusable) in [
+        ("one.pem", [no_certificate, &good, &also_good].concat(), 1),
+        ("two.pem", [&good, no_base64, &also_good, no_certificate].concat(), 2),
+        ("three.pem", [no_base64, no_certificate, &good, no_base64, &also_good].concat(), 3),
+        ("unfinished.pem", [&good, &also_good, "-----BEGIN CERTIFICATE-----\nMIIB\n"].concat(), 1),
+    ] {
+        let file = certificate_file(name, &text);
+        for authority in [&first, &second] {
+            let userhub = UserHub::start_tls(authority.server(&certificate_for("localhost"), &[&TLS13]));
+            let function = Settings::for_base_url(&userhub.base_url()).set("USERHUB_EXTRA_CA_CERTS", &file).start();
+            function.sign_in(EVENT).assert_reported(200);
+            userhub.only_report();
+            let lines = function.end();
+            assert_eq!(lines.len(), 2, "one line at start, one for the sign-in: {lines:#?}");
+            let fields: Value = serde_json::from_str(&lines[0]).unwrap();
+            assert_eq!((&fields["level"], &fields["variable"]), (&json!("WARN"), &json!("USERHUB_EXTRA_CA_CERTS")));
+            let sentence =
+                format!("names a file in which {unusable} certificates cannot be used; the others are trusted");
+            assert_eq!(fields["message"], format!("USERHUB_EXTRA_CA_CERTS {sentence}"));
+            assert!(!lines[0].contains("value"), "{}", lines[0]);
+        }
+    }
+    let none = certificate_file("none.pem", &[no_base64, no_certificate].concat());
+    let settings = Settings::for_base_url("").set("USERHUB_EXTRA_CA_CERTS", &none);
+    assert_refused(settings, "USERHUB_EXTRA_CA_CERTS", "names a file with no certificate that can be used");
 }
 
 /// A read from a pipe without a writer never ends, and every sign-in would wait for it.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,8 +19,9 @@ use crate::limit;
 use crate::runtime_api::{Behaviour, FUNCTION_TIMEOUT, Response, RuntimeApi};
 use crate::{ACCESS_KEY_ID, ADMIN_KEY, CONNECTION_ID, EVENT, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, Sqs, UserHub};
 
-/// The promise: the event comes back within 2 s. The rest is slack for a busy machine, well below Cognito's 5 s.
-const ANSWER_LIMIT: Duration = Duration::from_millis(2800);
+/// The promise: the event comes back within 2 s. The rest is slack for a busy machine, well below Cognito's 5 s. The test
+/// `the_promise_is_two_seconds` has less.
+const ANSWER_LIMIT: Duration = Duration::from_millis(2500);
 
 /// The time limit of the queue's function in the template.
 const QUEUE_FUNCTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,6 +34,8 @@ pub struct Settings {
     command: Vec<OsString>,
     /// Reads what the function prints. Otherwise the pipes are closed.
     reads_log: bool,
+    /// What standard output is, in place of a pipe that is read.
+    output: Option<Arc<OwnedFd>>,
     launch: Launch,
     runtime_api: Behaviour,
 }
@@ -54,6 +58,7 @@ impl Settings {
             variables: BTreeMap::new(),
             command: vec![binary().into()],
             reads_log: true,
+            output: None,
             launch: Launch::Direct,
             runtime_api: Behaviour::Normal,
         };
@@ -113,6 +118,12 @@ impl Settings {
     /// Closes the function's standard output and error at their other end.
     pub fn with_closed_log(mut self) -> Self {
         self.reads_log = false;
+        self
+    }
+
+    /// Standard output, such as a file or a pipe's end. What the function prints there is the test's to read.
+    pub fn printing_to(mut self, output: impl Into<OwnedFd>) -> Self {
+        self.output = Some(Arc::new(output.into()));
         self
     }
 
@@ -185,6 +196,9 @@ impl Function {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(output) = settings.output {
+            command.stdout(output.try_clone().expect("a second handle"));
+        }
         if let Launch::Prepared(_) = settings.launch {
             command.stdin(Stdio::piped());
         }
@@ -204,9 +218,10 @@ impl Function {
             stdin.write_all(b"go\n").expect("the shell waits");
         }
         let log = Arc::default();
-        let (stdout, stderr) = (process.stdout.take().expect("a pipe"), process.stderr.take().expect("a pipe"));
+        let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
         let readers = if settings.reads_log {
-            vec![collect_lines(stdout, &log), collect_lines(stderr, &log)]
+            let stdout = stdout.map(|pipe| collect_lines(pipe, &log));
+            stdout.into_iter().chain(stderr.map(|pipe| collect_lines(pipe, &log))).collect()
         } else {
             Vec::new()
         };
@@ -386,11 +401,22 @@ impl Drop for Function {
             for secret in [ADMIN_KEY, SECRET_ACCESS_KEY, SESSION_TOKEN] {
                 assert!(!line.contains(secret), "a secret is in {line}");
             }
-            let line = line.replace("TokenGeneration_ClientCredentials", ""); // its user name is "ClientCredentials"
+            let line = without_trigger_source(line);
             for user_name in self.user_names.lock().unwrap().iter().filter(|name| name.len() > 3) {
                 assert!(!line.contains(user_name), "the user name is in {line}");
             }
         }
+    }
+}
+
+/// Some user names are parts of names of triggers: a machine client is called `ClientCredentials`.
+fn without_trigger_source(line: &str) -> String {
+    match serde_json::from_str::<Map<String, Value>>(line) {
+        Ok(mut fields) => {
+            fields.remove("trigger_source");
+            Value::from(fields).to_string()
+        }
+        Err(_) => line.to_owned(),
     }
 }
 

@@ -52,6 +52,8 @@ pub enum Behaviour {
     Fails,
     /// Does not say when an invocation must end.
     GivesNoDeadline,
+    /// Does not say which invocation it is.
+    GivesNoRequestId,
 }
 
 struct Invocation {
@@ -149,7 +151,9 @@ impl Shared {
                 None => b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_vec(),
             };
             let sent = match behaviour {
-                Behaviour::Normal | Behaviour::Fails | Behaviour::GivesNoDeadline => stream.write_all(&reply),
+                Behaviour::Normal | Behaviour::Fails | Behaviour::GivesNoDeadline | Behaviour::GivesNoRequestId => {
+                    stream.write_all(&reply)
+                }
                 Behaviour::Slow => reply.chunks(reply.len().div_ceil(3)).try_for_each(|piece| {
                     thread::sleep(Duration::from_millis(100));
                     stream.write_all(piece)
@@ -168,15 +172,17 @@ impl Shared {
             Behaviour::GivesNoDeadline => String::new(),
             _ => format!("Lambda-Runtime-Deadline-Ms: {}\r\n", milliseconds(invocation.deadline)),
         };
+        let request_id = match behaviour {
+            Behaviour::GivesNoRequestId => String::new(),
+            _ => format!("Lambda-Runtime-Aws-Request-Id: {}\r\n", invocation.request_id),
+        };
         let head = format!(
             "HTTP/1.1 200 OK\r\n\
              Content-Type: application/json\r\n\
              Content-Length: {}\r\n\
-             Lambda-Runtime-Aws-Request-Id: {}\r\n\
              Lambda-Runtime-Invoked-Function-Arn: {ARN}\r\n\
-             Lambda-Runtime-Trace-Id: {}\r\n{deadline}{}\r\n",
+             Lambda-Runtime-Trace-Id: {}\r\n{request_id}{deadline}{}\r\n",
             invocation.event.len(),
-            invocation.request_id,
             trace_id(self.handed_over.fetch_add(1, Ordering::Relaxed)),
             invocation.headers,
         );

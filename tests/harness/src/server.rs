@@ -23,6 +23,8 @@ pub enum Step {
     /// As [`Self::Accept`], but the answer is lost.
     AcceptSilently,
     Send(Vec<u8>),
+    /// Bytes beneath TLS, as somebody on the way could send them.
+    SendBeneathTls(Vec<u8>),
     Wait(Duration),
     /// The bytes again and again, with this pause in between, until the function closes the connection.
     SendForever(Vec<u8>, Duration),
@@ -186,8 +188,11 @@ impl<T: Clone + Debug + Send + 'static> Server<T> {
     }
 
     /// Waits until all connections have ended, so that everything sent on them has been recorded.
+    #[track_caller]
     pub fn wait_for_connections_to_end(&self) {
+        let start = Instant::now();
         while !self.shared.open.lock().unwrap().is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(20), "a connection does not end");
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -288,6 +293,7 @@ impl Step {
         match self {
             Self::Accept | Self::AcceptSilently => unreachable!("a stand-in performs it"),
             Self::Send(bytes) => send(&bytes),
+            Self::SendBeneathTls(bytes) => (&*tcp).write_all(&bytes),
             Self::Wait(time) => {
                 thread::sleep(time);
                 Ok(())

@@ -7,7 +7,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use harness::{Authority, EVENT, Function, Limit, Response, Settings, Step, Tls, UserHub, answer, certificate_for};
+use harness::{
+    Authority, EVENT, Function, Limit, Response, Settings, Sqs, Step, Tls, UserHub, answer, certificate_for,
+};
 use serde_json::Value;
 
 /// How much is measured.
@@ -45,36 +47,28 @@ const LIMITS: [(&str, u32); 2] = [("256 MB", 256), ("128 MB", 128)];
 /// After this time a function has finished what it does after a response.
 pub const REST: Duration = Duration::from_millis(50);
 
-/// The name of our function when it reports after the response.
-pub const AFTER_RESPONSE: &str = "ours, after the response";
+/// The name of our function when it reports through the queue.
+pub const VIA_QUEUE: &str = "ours, via the queue";
 
 pub struct Contender {
     pub name: &'static str,
     command: Vec<String>,
-    report: &'static str,
+    via_queue: bool,
 }
 
 impl Contender {
     pub fn new(name: &'static str, command: &[impl ToString]) -> Self {
-        Self { name, command: command.iter().map(ToString::to_string).collect(), report: "before-response" }
+        Self { name, command: command.iter().map(ToString::to_string).collect(), via_queue: false }
     }
 
-    /// The same function, which reports after the response.
-    pub fn after_response(&self) -> Self {
-        Self { name: AFTER_RESPONSE, command: self.command.clone(), report: "after-response" }
+    /// The same function, which reports through the queue.
+    pub fn via_queue(&self) -> Self {
+        Self { name: VIA_QUEUE, command: self.command.clone(), via_queue: true }
     }
 
-    fn start(&self, userhub: &MeasuredUserHub, limit: Option<&Path>) -> Function {
-        userhub.settings().set("USERHUB_REPORT", self.report).command(&self.command).prepared(limit).start()
-    }
-
-    /// Signs in, and waits until a report after the response has ended.
-    fn sign_in(&self, function: &Function) -> Response {
-        let response = sign_in(function);
-        if self.report == "after-response" {
-            function.wait_until_idle();
-        }
-        response
+    fn start(&self, servers: &Servers, limit: Option<&Path>) -> Function {
+        let settings = if self.via_queue { servers.settings().via_queue(&servers.sqs) } else { servers.settings() };
+        settings.command(&self.command).prepared(limit).start()
     }
 }
 
@@ -86,21 +80,23 @@ pub fn sign_in(function: &Function) -> Response {
     response
 }
 
-/// A UserHub over TLS, and the certificate authority that vouches for it.
-pub struct MeasuredUserHub {
+/// UserHub and SQS over TLS, and the certificate authority that vouches for them.
+pub struct Servers {
     userhub: UserHub,
+    pub sqs: Sqs,
     authority: Authority,
     tls: Tls,
 }
 
-impl MeasuredUserHub {
+impl Servers {
     pub fn start() -> Self {
         let authority = Authority::new("bench");
         let tls = Tls::new(authority.server(&certificate_for("localhost"), rustls::ALL_VERSIONS));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let userhub = UserHub::listen_tls(listener, [answer(200, "{}")], tls.clone());
         userhub.allow_other_clients();
-        Self { userhub, authority, tls }
+        let sqs = Sqs::start_tls(authority.server(&certificate_for("localhost"), rustls::ALL_VERSIONS));
+        Self { userhub, sqs, authority, tls }
     }
 
     /// The settings of every function.
@@ -115,9 +111,10 @@ impl MeasuredUserHub {
         self.userhub.reply_with([[vec![Step::Wait(Duration::from_millis(milliseconds))], answer(200, "{}")].concat()]);
     }
 
-    /// Forgets the reports. That each of them is correct, the stand-in has checked.
+    /// Forgets the reports and messages. The stand-ins have checked that each of them is correct.
     pub fn clear(&self) {
         self.userhub.reports();
+        self.sqs.messages();
     }
 }
 
@@ -136,49 +133,49 @@ pub struct Starts {
 pub struct Figures {
     pub full_speed: Vec<Starts>,
     pub limited: Vec<(&'static str, Vec<Starts>)>,
-    /// These have one more contender: ours that reports after the response.
+    /// These have one more contender: ours that reports through the queue.
     pub latencies: Vec<(u64, Vec<Vec<f64>>)>,
     pub post: Vec<f64>,
     pub handshakes: Vec<f64>,
 }
 
 pub fn measure(contenders: &[Contender], post: &str, effort: &Effort) -> Figures {
-    let userhub = MeasuredUserHub::start();
+    let servers = Servers::start();
     let (mut full_speed, mut posts) = (no_starts(contenders), Vec::new());
     for round in 0..effort.rounds {
         progress("full speed", round, effort.rounds);
         for (contender, starts) in contenders.iter().zip(&mut full_speed) {
-            start(contender, &userhub, None, effort.sign_ins, starts);
+            start(contender, &servers, None, effort.sign_ins, starts);
         }
-        posts.extend(bare_posts(post, &userhub, effort.sign_ins));
+        posts.extend(bare_posts(post, &servers, effort.sign_ins));
     }
-    let handshakes = userhub.tls.handshakes().into_iter().map(milliseconds).collect();
+    let handshakes = servers.tls.handshakes().into_iter().map(milliseconds).collect();
 
     let mut limited = Vec::new();
     for (name, megabytes) in LIMITS {
-        match limited_starts(contenders, &userhub, name, megabytes, effort) {
+        match limited_starts(contenders, &servers, name, megabytes, effort) {
             Ok(starts) => limited.push((name, starts)),
             Err(error) => eprintln!("{name} is left out because no control group can be created: {error}"),
         }
     }
 
     let mut latencies = Vec::new();
-    let after_response = contenders[0].after_response();
+    let via_queue = contenders[0].via_queue();
     for (round, (latency_ms, sign_ins)) in effort.latencies.iter().copied().enumerate() {
         progress("latency", round, effort.latencies.len());
-        userhub.set_latency(latency_ms);
+        servers.set_latency(latency_ms);
         let one = |contender: &Contender| {
-            let function = contender.start(&userhub, None);
-            contender.sign_in(&function);
+            let function = contender.start(&servers, None);
+            sign_in(&function);
             let times = (0..sign_ins).map(|_| {
                 thread::sleep(PAUSE);
-                milliseconds(contender.sign_in(&function).elapsed)
+                milliseconds(sign_in(&function).elapsed)
             });
             times.collect()
         };
-        latencies.push((latency_ms, contenders.iter().chain([&after_response]).map(one).collect()));
+        latencies.push((latency_ms, contenders.iter().chain([&via_queue]).map(one).collect()));
     }
-    userhub.clear();
+    servers.clear();
     Figures { full_speed, limited, latencies, post: posts, handshakes }
 }
 
@@ -186,7 +183,7 @@ pub fn measure(contenders: &[Contender], post: &str, effort: &Effort) -> Figures
 /// Those of [`Limit::for_memory`].
 fn limited_starts(
     contenders: &[Contender],
-    userhub: &MeasuredUserHub,
+    servers: &Servers,
     name: &str,
     megabytes: u32,
     effort: &Effort,
@@ -196,7 +193,7 @@ fn limited_starts(
         progress(name, round, effort.limited_rounds);
         for (contender, starts) in contenders.iter().zip(&mut all) {
             let limit = Limit::for_memory(megabytes)?; // a new one, so that no function pays for what another one used
-            start(contender, userhub, Some(limit.group()), effort.limited_sign_ins, starts);
+            start(contender, servers, Some(limit.group()), effort.limited_sign_ins, starts);
         }
     }
     Ok(all)
@@ -207,9 +204,9 @@ fn no_starts(contenders: &[Contender]) -> Vec<Starts> {
 }
 
 /// One start of a function, and sign-ins.
-fn start(contender: &Contender, userhub: &MeasuredUserHub, limit: Option<&Path>, sign_ins: usize, starts: &mut Starts) {
-    let function = contender.start(userhub, limit);
-    starts.cold.push(milliseconds(contender.sign_in(&function).at - function.started_at()));
+fn start(contender: &Contender, servers: &Servers, limit: Option<&Path>, sign_ins: usize, starts: &mut Starts) {
+    let function = contender.start(servers, limit);
+    starts.cold.push(milliseconds(sign_in(&function).at - function.started_at()));
     starts.ready.push(milliseconds(function.wait_until_ready()));
     let cold_cpu = cpu_at_rest(&function);
     starts.cold_cpu.push(milliseconds(cold_cpu));
@@ -217,7 +214,7 @@ fn start(contender: &Contender, userhub: &MeasuredUserHub, limit: Option<&Path>,
         if limit.is_some() {
             thread::sleep(PAUSE);
         }
-        starts.warm.push(milliseconds(contender.sign_in(&function).elapsed));
+        starts.warm.push(milliseconds(sign_in(&function).elapsed));
     }
     let warm_cpu = cpu_at_rest(&function).saturating_sub(cold_cpu);
     starts.warm_cpu.push(milliseconds(warm_cpu) / sign_ins as f64);
@@ -229,10 +226,10 @@ fn cpu_at_rest(function: &Function) -> Duration {
     function.cpu_time()
 }
 
-fn bare_posts(post: &str, userhub: &MeasuredUserHub, count: usize) -> Vec<f64> {
+fn bare_posts(post: &str, servers: &Servers, count: usize) -> Vec<f64> {
     let path = "/admin/v1/users/1f0e2d3c-4b5a-4697-8877-665544332211@conn_local:event";
     let run =
-        Command::new(post).args([path, &count.to_string()]).env_clear().envs(userhub.settings().variables()).output();
+        Command::new(post).args([path, &count.to_string()]).env_clear().envs(servers.settings().variables()).output();
     let output = run.expect("the bare POSTs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8(output.stdout).expect("numbers");

@@ -7,7 +7,7 @@ use std::{fs, thread};
 
 use charts_rs::{Align, ChildChart, Color, HorizontalBarChart, MultiChart, Series};
 
-use crate::measure::{AFTER_RESPONSE, Contender, Figures, Starts};
+use crate::measure::{Contender, Figures, Starts, VIA_QUEUE};
 
 type Figure = fn(&Starts) -> &[f64];
 
@@ -142,7 +142,7 @@ fn latencies(contenders: &[Contender], figures: &Figures) -> String {
         })
         .collect();
     let mut head = head(contenders);
-    head.push(AFTER_RESPONSE);
+    head.push(VIA_QUEUE);
     table(&head, &rows)
 }
 

@@ -1,0 +1,78 @@
+"""Puts what was measured into the pages. With --check, as in `make lint`, says where a page differs instead.
+
+In a page, `<!-- soak -->` and `<!-- /soak -->` enclose the content of docs/measured/soak.md, and `<!--cold-->` and
+`<!--/cold-->` one cell of a table, which CELLS names. Tests that docs/security.md names have to exist.
+"""
+
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BENCH = "benches/results.md"
+FULL, SHARE = "At full speed", "With the processor time that Lambda gives 128 MB"
+FIRST, LATER = "refused in the first 10 s", "refused after that"
+# File, section (or none), first cells of the row, heading of the column.
+CELLS = {f"{word}-{program}": ("docs/measured/outage.md", None, "hangs", name, column)
+         for word, column in [("first", FIRST), ("then", LATER)]
+         for program, name in [("node", "Node.js"), ("direct", "`direct`"), ("queue", "`queue`")]}
+for word, row in {"cold": "cold start, to the first answer (ms)", "warm": "warm sign-in (ms)",
+                  "memory": "peak memory (MiB)", "zip": "zip (MB)"}.items():
+    CELLS |= {word: (BENCH, FULL, row, "ours"), f"{word}-node": (BENCH, FULL, row, "Node.js"),
+              f"{word}-share": (BENCH, SHARE, row, "ours"), f"{word}-share-node": (BENCH, SHARE, row, "Node.js")}
+# The rows and columns of a large table that a page shows.
+PARTS = {"outage": (["UserHub", "---", "hangs", "every 2nd request hangs", "answers after 1.5 s"],
+                    [0, 1, 2, 3, 6, 7, 8])}
+
+
+def read(path):
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def cell(path, section, *row_and_column):
+    """One cell of a table, without what stands in brackets behind it."""
+    *row, column = row_and_column
+    text = read(path).partition(f"\n## {section}\n")[2].partition("\n## ")[0] if section else read(path)
+    head = []
+    for line in filter(lambda line: line.startswith("|"), text.splitlines()):
+        if column in cells(line):
+            head = cells(line)
+        elif head and cells(line)[:len(row)] == row:
+            return cells(line)[head.index(column)].partition(" (")[0]
+    raise LookupError(f"{path} has no row {' | '.join(row)} with {column}")
+
+
+def block(name):
+    """What was measured, as far as a page shows it."""
+    text = read(f"docs/measured/{name}.md").strip()
+    rows, columns = PARTS.get(name, ([], []))
+    lines = [line if not rows or not line.startswith("|") else
+             f"| {' | '.join(cells(line)[column] for column in columns)} |" if cells(line)[0] in rows else None
+             for line in text.splitlines()]
+    return "\n".join(line for line in lines if line is not None)
+
+
+wrong = []
+for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    text = filled = page.read_text(encoding="utf-8")
+    for match in re.finditer(r"<!--( ?)([a-z-]+)\1-->.*?<!--\1/\2\1-->", text, re.DOTALL):
+        name = match[2]
+        try:
+            new = f"<!-- {name} -->\n{block(name)}\n<!-- /{name} -->" if match[1] else (
+                f"<!--{name}-->{cell(*CELLS[name])}<!--/{name}-->")
+            filled = filled.replace(match[0], new)
+        except (LookupError, OSError) as error:
+            wrong.append(f"{page.relative_to(ROOT)}, {name}: {error}")
+    if "--check" not in sys.argv:
+        page.write_text(filled, encoding="utf-8")
+    elif filled != text:
+        wrong.append(f"{page.relative_to(ROOT)} differs from what was measured: python3 tools/figures.py changes it")
+tests = "".join(read(path) for path in (ROOT / "tests").rglob("*.[rp][sy]"))
+for name in re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+){2,})`", read("docs/security.md")):
+    if not re.search(rf"\b(fn|def) {name}\(", tests):
+        wrong.append(f"docs/security.md names the test {name}, which does not exist")
+sys.exit("\n".join(wrong) or None)
