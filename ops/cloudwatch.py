@@ -4,8 +4,10 @@ import time
 
 from errors import AwsError, Missing
 
-# The template's alarms, by what they are about; the last two come with the queue.
-SIGN_IN_ALARMS, REPORT_ALARMS = ["errors", "throttles", "duration"], ["not-reported", "waiting", "given-up"]
+# The template's alarms, and what they are about; two come with the queue.
+ALARMS = {**dict.fromkeys(["errors", "throttles", "duration"], "sign-ins"),
+          **dict.fromkeys(["not-reported", "waiting", "given-up"], "reports")}
+QUEUE_ALARMS = {"waiting", "given-up"}
 
 
 def metrics(aws, seconds, wanted):

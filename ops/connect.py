@@ -10,23 +10,14 @@ PARAMETERS = {"UserPoolId", "Access", "PortalDomain"}
 def connect(options):
     pool = UserPool(options.pool)
     aws, name = pool.aws, f"{options.name}-connection"
-    found = stack.describe(aws, name)
-    if found:
-        stack.refuse_foreign(found, PARAMETERS)
-        stack.refuse_busy(found, aws)
-        stack.refuse_other_pool(found, pool.id)
-    given = {"UserPoolId": pool.id, **{key: value for key, value in {
-        "Access": options.access, "PortalDomain": options.portal_domain,
-        "PortalIdentityProviders": options.portal_identity_providers}.items() if value is not None},
-        **options.parameters}
+    found = stack.ours(aws, name, PARAMETERS, pool.id)
+    own = {"Access": options.access, "PortalDomain": options.portal_domain}
+    given = {"UserPoolId": pool.id, **{key: value for key, value in own.items() if value is not None},
+             **options.parameters}
     portal = given.get("PortalDomain", stack.values_of(found).get("PortalDomain"))
     given.update(portal_options(pool) if portal else {"PortalManagedLogin": "no", "PortalChoiceBasedSignIn": "no"})
-
-    def approve(changes):
-        stack.refuse_loss(changes, options.force, "UserHub's connection or its Portal would stop working:")
-
     print(f"deploying   the stack {name} in {aws.region}", flush=True)
-    if not stack.change(aws, name, held("connection.yaml").decode(), given, options.tags, approve):
+    if not stack.change(aws, name, held("connection.yaml").decode(), given, options):
         print("done        nothing to change")
     explain(aws, pool, stack.outputs_of(stack.describe(aws, name)), portal, options)
     return 0
@@ -63,5 +54,4 @@ For the Portal's sign-in in UserHub
   Client id       {outputs.get('PortalClientId')}
   Client secret   in the console: Amazon Cognito, {pool.id}, App clients, UserHub Portal
   Issuer URL      {outputs.get('PortalIssuerUrl')}""")
-    print(f"\nNext, with the connection's id:\n  {options.program} deploy {pool.id}{options.name_option} "
-          "--connection-id conn_…")
+    print(f"\nNext, with the connection's id:\n  {options.say('deploy')} --connection-id conn_…")

@@ -96,20 +96,18 @@ class Function:
         return PROBLEM, f"it returned {received[:200].decode(errors='replace')!r}" + "".join(
             f"\n  {line}" for line in log[-5:])
 
-    def cognito_may_invoke(self, pool_arn):
-        """Whether the function's policy lets Cognito call it for this pool."""
+    def lacks_permission(self, pool):
+        """That Cognito may not call the function for a pool, with the command that lets it, or None."""
         try:
             policy = self.aws("lambda", "get-policy", "--function-name", self.name)["Policy"]
         except NotFound:  # of a policy; that there is a function is known
-            return False
-        return any(allows(statement, pool_arn) for statement in json.loads(policy)["Statement"])
-
-    def permission_command(self, pool_id, pool_arn):
-        """The command that lets Cognito invoke the function for a pool."""
-        return shlex.join([
+            policy = '{"Statement": []}'
+        if any(allows(statement, pool.arn) for statement in json.loads(policy)["Statement"]):
+            return None
+        return f"Cognito may not invoke {self.name} for this user pool. This lets it:\n" + shlex.join([
             "aws", "lambda", "add-permission", "--region", self.aws.region, "--function-name", self.name,
-            "--statement-id", f"cognito-{pool_id}", "--action", "lambda:InvokeFunction", "--principal",
-            "cognito-idp.amazonaws.com", "--source-arn", pool_arn, "--source-account", pool_arn.split(":")[4]])
+            "--statement-id", f"cognito-{pool.id}", "--action", "lambda:InvokeFunction", "--principal",
+            "cognito-idp.amazonaws.com", "--source-arn", pool.arn, "--source-account", pool.arn.split(":")[4]])
 
     def tags(self):
         return self.aws("lambda", "list-tags", "--resource", self.arn).get("Tags", {})

@@ -44,15 +44,6 @@ class Reports:
     def count(self, **fields):
         return sum(row["n"] for row in self.rows if all(row.get(name) == value for name, value in fields.items()))
 
-    def signed_in(self):
-        return self.count(late=False)
-
-    def arrived(self):
-        return self.count(outcome="reported")
-
-    def lost(self):
-        return self.count(outcome="not_reported")
-
     def by(self, field, late=False):
         """How many of each value there are, most frequent first."""
         counts = {}

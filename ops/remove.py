@@ -6,50 +6,40 @@ from aws_cli import Aws
 from deploy import PARAMETERS, refuse_waiting
 from errors import Missing, Refusal
 from function import Function
-from user_pool import UserPool, callers
+from user_pool import callers
+
+SHARED = ("AWS::IAM::AccessKey", "AWS::Cognito::UserPoolClient")  # in stacks of version 0.1.0
 
 
 def remove(options):
-    try:
-        pool = UserPool(options.pool)
-        aws, pool_id = pool.aws, pool.id
-        pool.warn_of_owner()
-    except Missing:  # the pool was deleted
-        aws, pool_id = Aws(options.pool.split("_")[0]), options.pool
-    found = stack.describe(aws, options.name)
+    aws, name = Aws(options.pool.split("_")[0]), options.name
+    found = stack.ours(aws, name, PARAMETERS, options.pool, broken_too=True)
     if found is None:
-        raise Refusal(f"There is no stack {options.name} in {aws.region}: say --name for another name.")
-    stack.refuse_foreign(found, PARAMETERS)
-    if found["StackStatus"] not in stack.BROKEN:
-        stack.refuse_busy(found, aws)
-    stack.refuse_other_pool(found, pool_id)
+        raise Refusal(f"There is no stack {name} in {aws.region}: say --name for another name.")
     # By name too: a stack whose function was renamed keeps the one that the pool still calls.
-    arns = {aws.arn("lambda", f"function:{options.name}"), stack.outputs_of(found).get("FunctionArn")} - {None}
-    calling = {pool for arn in arns for pool in callers(aws, arn)}
-    if calling:
-        raise Refusal("\n".join([
-            f"{', '.join(sorted(calling))} calls the function, so every sign-in there would fail. First:",
-            *[f"{options.program} detach {pool}{options.name_option}" for pool in sorted(calling)]]))
+    arns = {aws.arn("lambda", f"function:{name}"), stack.outputs_of(found).get("FunctionArn")} - {None}
+    if calling := sorted({pool for arn in arns for pool in callers(aws, arn)}):
+        raise Refusal("\n".join([f"{', '.join(calling)} calls the function, so every sign-in there would fail. First:",
+                                 *[options.say("detach", pool) for pool in calling]]))
     try:
-        function = Function(aws, options.name)
+        function = Function(aws, name)
         refuse_waiting(function, options)
         attached = trigger.PROTECTED in function.tags()
     except Missing:
-        function, attached = None, False
-    kept = [resource["LogicalResourceId"] for resource in aws(
-        "cloudformation", "describe-stack-resources", "--stack-name", options.name)["StackResources"]
-        if resource["ResourceType"] in ("AWS::IAM::AccessKey", "AWS::Cognito::UserPoolClient")]
-    if kept and not options.force:
-        raise Refusal(f"The stack has {' and '.join(kept)}, which UserHub's connection and Portal use. If they are not "
-                      "needed any more, say --force.")
-    if found.get("EnableTerminationProtection"):
-        if not attached:
-            raise Refusal(f"Somebody else has protected the stack {options.name} from deletion. If that is meant for "
-                          f"this: aws cloudformation update-termination-protection --region {aws.region} --stack-name "
-                          f"{options.name} --no-enable-termination-protection")
+        attached = False
+    resources = aws("cloudformation", "describe-stack-resources", "--stack-name", name)["StackResources"]
+    shared = [each["LogicalResourceId"] for each in resources if each["ResourceType"] in SHARED]
+    if shared and not options.force:
+        raise Refusal(f"The stack has {' and '.join(shared)}, which UserHub's connection and Portal use. If they are "
+                      "not needed any more, say --force.")
+    if attached and found.get("EnableTerminationProtection"):
         trigger.lift(function, found)
-    print(f"deleting    the stack {options.name} in {aws.region}, with its log", flush=True)
+    elif found.get("EnableTerminationProtection"):
+        raise Refusal(f"Somebody else has protected the stack {name} from deletion. If that is meant for this: aws "
+                      f"cloudformation update-termination-protection --region {aws.region} --stack-name {name} "
+                      "--no-enable-termination-protection")
+    print(f"deleting    the stack {name} in {aws.region}, with its log", flush=True)
     stack.delete(aws, found)
-    print(f"done        what is left: the bucket userhub-signin-{aws.identity()[1]}-{aws.region} with the zips, the "
-          f"stack {options.name}-connection if connect made it, and in UserHub the connection and the Admin API key")
+    print(f"done        what is left: the zips in the bucket userhub-signin-{aws.identity()[1]}-{aws.region}, the "
+          f"stack {name}-connection if connect made it, and in UserHub the connection and the API key")
     return 0

@@ -38,10 +38,9 @@ def smoke(options):
         print(f"log         {line}")
     if failed or received != sent:
         raise Refusal("Sign-ins would fail. Do not attach this function; if it is attached, this restores sign-in:\n"
-                      f"{options.program} detach {pool.id}{options.name_option}")
+                      + options.say("detach"))
     if "queued" in outcomes.values():
-        print(f"queued      it waits for UserHub, and {options.program} status {pool.id}{options.name_option} says how "
-              "long")
+        print(f"queued      it waits for UserHub, and {options.say('status')} says how long")
         if function.configuration["via"] == "queue":
             return 0
     if "reported" not in outcomes.values():

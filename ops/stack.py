@@ -12,7 +12,6 @@ STACK_LIMIT = 1800
 # Stacks that can never be updated: those that have no resources, and those that may have some.
 EMPTY = {"ROLLBACK_COMPLETE", "REVIEW_IN_PROGRESS"}
 BROKEN = {"ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
-
 # What somebody outside the stack uses: Cognito the function, UserHub the access key, the Portal the app client.
 VITAL = {"Function", "Role", "CognitoPermission", "ConnectionIamUser", "ConnectionAccessKey", "PortalClient"}
 
@@ -29,30 +28,43 @@ def describe(aws, name):
 
 def values_of(stack):
     """The values of the stack's parameters. CloudFormation shows **** for a key."""
-    return {parameter["ParameterKey"]: parameter.get("ParameterValue") for parameter in (stack or {}).get(
-        "Parameters", [])}
+    return {each["ParameterKey"]: each.get("ParameterValue") for each in (stack or {}).get("Parameters", [])}
 
 
 def outputs_of(stack):
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
+def tags_of(stack, options):
+    """What everything in a stack is tagged with."""
+    return {**{tag["Key"]: tag["Value"] for tag in (stack or {}).get("Tags", [])}, **options.tags}
+
+
+def ours(aws, name, parameters, pool_id, broken_too=False):
+    """The stack with these parameters, if it may be changed for this pool, or None."""
+    found = describe(aws, name)
+    if found:
+        refuse_foreign(found, parameters)
+        refuse_busy(found, aws.region, broken_too)
+        refuse_other_pool(found, pool_id)
+    return found
+
+
 def refuse_foreign(stack, parameters):
-    """Refuses a stack of another template, or one that is part of another stack."""
-    name = stack["StackName"]
+    name, parent = stack["StackName"], stack.get("ParentId")
     if stack["StackStatus"] != "REVIEW_IN_PROGRESS" and not parameters <= values_of(stack).keys():
         raise Refusal(f"The stack {name} is not this program's, and is left alone: say --name for another name.")
-    if stack.get("ParentId"):
-        raise Refusal(f"The stack {name} is part of {stack['ParentId'].split('/')[1]}: deploy and remove it with that.")
+    if parent:
+        raise Refusal(f"The stack {name} is part of {parent.split('/')[1]}: deploy and remove it with that.")
 
 
-def refuse_busy(stack, aws):
+def refuse_busy(stack, region, broken_too):
     """Refuses what CloudFormation would refuse later and less clearly."""
     status, name = stack["StackStatus"], stack["StackName"]
     if status == "UPDATE_ROLLBACK_FAILED":
         raise Refusal(f"The stack {name} is {status}, and cannot be updated until this has worked:\n"
-                      f"aws cloudformation continue-update-rollback --region {aws.region} --stack-name {name}")
-    if status in BROKEN:
+                      f"aws cloudformation continue-update-rollback --region {region} --stack-name {name}")
+    if status in BROKEN and not broken_too:
         raise Refusal(f"The stack {name} is {status}, and cannot be changed any more: remove it, then deploy again.")
     if status.endswith("_IN_PROGRESS") and status != "REVIEW_IN_PROGRESS":
         raise Refusal(f"The stack {name} is {status}: wait until that has ended.")
@@ -61,26 +73,22 @@ def refuse_busy(stack, aws):
 def refuse_other_pool(stack, pool_id):
     wanted = values_of(stack).get("UserPoolId")
     if wanted not in (None, pool_id):
-        raise Refusal(f"The stack {stack['StackName']} is for the user pool {wanted}, and what it made has to stay so: "
-                      f"UserHub's connection is for one user pool. For {pool_id}, take another name with --name.")
+        raise Refusal(f"The stack {stack['StackName']} is for the user pool {wanted}, as UserHub's connection is. For "
+                      f"{pool_id}, take another name with --name.")
 
 
-def refuse_loss(changes, force, consequence):
+def refuse_loss(changes, force):
     """Refuses changes that would take something away that somebody uses."""
-    lost = [f"  {change['LogicalResourceId']} ({change['ResourceType']}) would be "
-            f"{'deleted' if change['Action'] == 'Remove' else 'replaced'}" for change in changes
-            if change["LogicalResourceId"] in VITAL and (change["Action"] == "Remove"
-                                                         or change.get("Replacement") == "True")]
+    lost = [f"  {change['LogicalResourceId']} ({change['ResourceType']})" for change in changes
+            if change["LogicalResourceId"] in VITAL and "True" in (change.get("Replacement"), str(
+                change["Action"] == "Remove"))]
     if lost and not force:
-        raise Refusal("\n".join([f"Nothing was changed, because {consequence}", *lost, "If that is what you want, say "
-                                 "--force."]))
+        raise Refusal("\n".join(["Nothing was changed, because Cognito, UserHub or its Portal still uses what would be "
+                                 "deleted or replaced:", *lost, "If that is what you want, say --force."]))
 
 
-def change(aws, name, template, given, tags, approve):
-    """Creates the stack, or changes it if `approve` does not refuse the list of changes.
-
-    What is not given keeps its value. Returns whether there was anything to do.
-    """
+def change(aws, name, template, given, options):
+    """Creates the stack, or changes it. What is not given keeps its value. Whether there was anything to do."""
     stack = describe(aws, name)
     if stack and stack["StackStatus"] in EMPTY:
         print(f"deleting    what an earlier attempt left of the stack {name} ({stack['StackStatus']})", flush=True)
@@ -88,18 +96,17 @@ def change(aws, name, template, given, tags, approve):
         stack = None
     section = re.search(r"^Parameters:\n((?:[ #].*\n|\n)*)", template, re.MULTILINE)[1]
     kept = set(re.findall(r"^  (\w+):$", section, re.MULTILINE)) & values_of(stack).keys() - given.keys()
-    all_tags = {**{tag["Key"]: tag["Value"] for tag in (stack or {}).get("Tags", [])}, **tags}
-    change_set = f"userhub-signin-{time.time_ns()}"
+    change_set, executed = f"userhub-signin-{time.time_ns()}", False
     names = ["--stack-name", name, "--change-set-name", change_set]
-    executed = False
     try:
         aws("cloudformation", "create-change-set", given={
             "StackName": name, "ChangeSetName": change_set, "ChangeSetType": "UPDATE" if stack else "CREATE",
             "TemplateBody": re.sub(r"(?m)^ *#.*\n", "", template),  # which may have 51,200 bytes
             "Capabilities": ["CAPABILITY_IAM"],
-            "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()]
-            + [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)],
-            **({"Tags": [{"Key": key, "Value": value} for key, value in all_tags.items()]} if tags else {})})
+            "Parameters": [*({"ParameterKey": key, "ParameterValue": value} for key, value in given.items()),
+                           *({"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept))],
+            **({"Tags": [{"Key": key, "Value": value} for key, value in tags_of(stack, options).items()]}
+               if options.tags else {})})
         found = wait(STACK_LIMIT, "computing the changes", lambda: planned(aws, names))
         reason = found.get("StatusReason") or ""
         if found["Status"] == "FAILED" and re.search("didn't contain changes|No updates are to be", reason):
@@ -107,16 +114,13 @@ def change(aws, name, template, given, tags, approve):
         if found["Status"] == "FAILED":
             raise Refusal("\n".join([f"CloudFormation refused, and nothing was changed: {reason}",
                                      *early_validation(aws, found)]))
-        approve([change["ResourceChange"] for change in found.get("Changes", []) if "ResourceChange" in change])
+        refuse_loss([each["ResourceChange"] for each in found.get("Changes", [])], options.force)
         aws("cloudformation", "execute-change-set", *names)
         executed = True
     finally:
         if not executed:
-            with undisturbed(), contextlib.suppress(Refusal):
-                if stack:
-                    aws("cloudformation", "delete-change-set", *names)
-                else:  # CloudFormation made an empty one for the change set
-                    aws("cloudformation", "delete-stack", "--stack-name", name)
+            with undisturbed(), contextlib.suppress(Refusal):  # a new stack is an empty one for the change set
+                aws("cloudformation", *(["delete-change-set", *names] if stack else ["delete-stack", *names[:2]]))
     after = wait(STACK_LIMIT, f"{'changing' if stack else 'creating'} the stack {name}",
                  lambda: settled(aws, name, stack or {}), pause=2)
     if after["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
@@ -143,9 +147,9 @@ def failures(aws, name):
     lines = []
     for event in aws("cloudformation", "describe-stack-events", "--stack-name", name, "--max-items", "200")[
             "StackEvents"]:  # newest first
-        if event.get("ResourceStatusReason") == "User Initiated":
-            break
         reason = event.get("ResourceStatusReason", "")
+        if reason == "User Initiated":
+            break
         if "FAILED" in event["ResourceStatus"] and "cancelled" not in reason:
             lines.insert(0, f"  {event['LogicalResourceId']} ({event.get('PhysicalResourceId') or '-'}): {reason}")
     return lines
@@ -169,7 +173,7 @@ def delete(aws, stack):
         found = describe(aws, name)
         return True if found is None else found if found["StackStatus"] == "DELETE_FAILED" else None
 
-    time.sleep(0.1 if stack["StackStatus"] != "DELETE_FAILED" else 5)
+    time.sleep(5 if stack["StackStatus"] == "DELETE_FAILED" else 0)  # at first it may look as it did before
     if wait(STACK_LIMIT, f"deleting the stack {name}", gone, pause=2) is not True:
         raise Refusal("\n".join([f"The stack {name} could not be deleted:", *failures(aws, name)]))
 

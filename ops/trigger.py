@@ -24,13 +24,12 @@ def attach(options):
     own = own_stack(function)
     if own and stack.values_of(own)["UserPoolId"] != "*":
         stack.refuse_other_pool(own, pool.id)
-    if missing := function.missing_settings():
-        raise Refusal(f"No sign-in would be reported, because {function.name} lacks {' and '.join(missing)}: set it "
-                      f"with {options.program} deploy.")
-    if not function.cognito_may_invoke(pool.arn):
-        raise Refusal(f"Every sign-in would fail, because Cognito may not invoke {function.name} for this user pool. "
-                      f"This lets it:\n{function.permission_command(pool.id, pool.arn)}")
-    wanted = {trigger: function.arn for trigger in options.triggers or TRIGGERS[:1]}
+    if lacking := function.missing_settings():
+        raise Refusal(f"No sign-in would be reported: {function.name} lacks {' and '.join(lacking)}. Set it with\n"
+                      + options.say("deploy"))
+    if text := function.lacks_permission(pool):
+        raise Refusal(f"Every sign-in would fail: {text}")
+    wanted = dict.fromkeys(options.triggers or TRIGGERS[:1], function.arn)
     missing = {trigger: arn for trigger, arn in wanted.items() if pool.triggers.get(trigger) != arn}
     others = [f"{trigger}: {pool.triggers[trigger]}" for trigger in missing if trigger in pool.triggers]
     if others and not options.replace:
@@ -42,20 +41,19 @@ def attach(options):
     if trouble := function.configuration["trouble"]:
         print(f"note        whether {function.name} has all its settings is unknown: {trouble}")
     verdict, text = function.check()
-    if missing and verdict != OK:
-        may = "would" if verdict == PROBLEM else "might"
-        raise Refusal(f"{function.name} was not attached, because sign-ins {may} fail. It was invoked with a token "
-                      f"refresh, and {text}")
-    if missing:
+    if not missing:
+        print(f"{function.name} is attached to {pool.id} already ({', '.join(wanted)}); nothing was changed.")
+    elif verdict != OK:
+        raise Refusal(f"{function.name} was not attached, because sign-ins {'would' if verdict == PROBLEM else 'might'}"
+                      f" fail. It was invoked with a token refresh, and {text}")
+    else:
         print(f"checked     {function.name} {text}")
         warn_of_limits(function)
         set_triggers(pool, missing, options)
         verdict, text = (OK, "") if options.dry_run else function.check()
-    else:
-        print(f"{function.name} is attached to {pool.id} already ({', '.join(wanted)}); nothing was changed.")
     if verdict == PROBLEM:
         raise Refusal(f"The function is attached, but {text}\nSign-ins may fail. This restores sign-in:\n"
-                      f"{options.program} detach {pool.id}{options.name_option}")
+                      + options.say("detach"))
     if verdict != OK:
         print(f"note        {text}")
     if own and not options.dry_run:
@@ -74,12 +72,12 @@ def calling_pools(function):
 def warn_of_limits(function):
     """Refuses a function that Lambda never runs, and says how many sign-ins at a time it runs otherwise."""
     reserved = function.reserved()
+    text = f"{function.name} has a reserved concurrency of {reserved}"
     if reserved == 0:
-        raise Refusal(f"{function.name} has a reserved concurrency of 0, so every sign-in would fail: aws lambda "
-                      f"delete-function-concurrency --region {function.aws.region} --function-name {function.name}")
+        raise Refusal(f"{text}, so every sign-in would fail: aws lambda delete-function-concurrency --region "
+                      f"{function.aws.region} --function-name {function.name}")
     if reserved:
-        print(f"note        {function.name} has a reserved concurrency of {reserved}: sign-ins beyond {reserved} at "
-              "the same time fail. Remove that limit.")
+        print(f"note        {text}: sign-ins beyond {reserved} at the same time fail. Remove that limit.")
 
 
 def detach(options):
@@ -87,8 +85,7 @@ def detach(options):
         return take_off(options)
     except (Refusal, OSError) as error:
         raise Refusal(f"{error}\nThe other way: in AWS's console, Amazon Cognito, User pools, {options.pool}, "
-                      f"Extensions, delete the Lambda triggers that name {options.name}. AWS CloudShell has a current "
-                      "AWS CLI.") from error
+                      f"Extensions, delete the triggers that name {options.name}.") from error
 
 
 def take_off(options):
@@ -97,17 +94,15 @@ def take_off(options):
     # By ARN, and without asking Lambda: a function that was deleted must come off all the more.
     arn = arn_of(options.name, pool.arn)
     calling = pool.calling(arn)
-    own = {trigger: None for trigger in calling if trigger in (options.triggers or calling)}
-    if own:
+    if own := dict.fromkeys(trigger for trigger in calling if trigger in (options.triggers or calling)):
         set_triggers(pool, own, options)
         if not options.dry_run and set(calling) == set(own):
             unprotect(pool, options)
         return 0
-    others = [pool.triggers[trigger] for trigger in options.triggers or TRIGGERS[:1] if trigger in pool.triggers]
-    if others:
-        raise Refusal(f"Another function than {options.name} is attached to {pool.id}, and stays: {others[0]}\n"
-                      + (f"Say --name {base(others[0]).split(':')[6]} if that is the one to detach." if
-                         others[0].split(":")[:6] == arn.split(":")[:6] else "It is of another account or region."))
+    for other in [pool.triggers[name] for name in options.triggers or TRIGGERS[:1] if name in pool.triggers]:
+        raise Refusal(f"Another function than {options.name} is attached to {pool.id}, and stays: {other}\n"
+                      + (f"Say --name {base(other).split(':')[6]} if that is the one to detach." if
+                         other.split(":")[:6] == arn.split(":")[:6] else "It is of another account or region."))
     print(f"{options.name} is not attached to {pool.id}; nothing was changed.")
     return 0
 
@@ -145,7 +140,7 @@ def unprotect(pool, options):
             print(f"note        the function's stack stays protected from deletion: {', '.join(other)} calls it, too")
         elif own := own_stack(function):
             lift(function, own)
-            print(f"unprotected the stack {own['StackName']} can be deleted now ({options.program} remove)")
+            print(f"unprotected the stack {own['StackName']} can be deleted now ({options.say('remove')})")
     except (AwsError, Missing) as error:
         print(f"note        the function's stack may still be protected from deletion: {error}")
 
@@ -160,21 +155,18 @@ def set_triggers(pool, wanted, options):
     detaching = options.command == "detach"
     if pool.unknown and not (detaching and options.force):
         raise Refusal("This AWS CLI is too old for this user pool. It would reset settings that it does not know ("
-                      + ", ".join(pool.unknown) + "): install the current version 2, or use AWS CloudShell. Nothing "
-                      "was changed." + (" With --force it is done all the same, and those settings may be reset."
-                                    if detaching else ""))
+                      + ", ".join(pool.unknown) + "), so nothing was changed: install the current version 2, or use "
+                      "AWS CloudShell." + (" With --force it goes on, and those may be reset." if detaching else ""))
     attached = pool.description.get("LambdaConfig", {})
     update = pool.as_update()
     restore = copy.deepcopy(update)  # without this function, which may be gone by the time that somebody restores
     for trigger in pool.calling(arn_of(options.name, pool.arn)):
         restore["LambdaConfig"] = with_trigger(restore["LambdaConfig"], trigger, None)
-    for trigger, arn in wanted.items():
-        update["LambdaConfig"] = with_trigger(update.get("LambdaConfig", {}), trigger, arn)
-    before = pool.settings()
-
     print(f"user pool   {pool.id} ({pool.description['Name']})")
     for trigger, arn in wanted.items():
+        update["LambdaConfig"] = with_trigger(update.get("LambdaConfig", {}), trigger, arn)
         print(f"will change LambdaConfig.{trigger}: {trigger_arn(attached, trigger) or '(none)'} -> {arn or '(none)'}")
+    before = pool.settings()
     if options.dry_run:
         print(f"unchanged   {len(before)} settings; this was a dry run, nothing was changed")
         return
@@ -187,8 +179,7 @@ def set_triggers(pool, wanted, options):
                                   "--cli-input-json", f"file://{restoring}"])
     # The update would revert whatever somebody changed since the first look.
     if changes := differences(before, UserPool(pool.id).settings()):
-        raise Refusal("Somebody changed the user pool just now, so nothing was changed by this: try again.\n"
-                      + "\n".join(changes))
+        raise Refusal("\n".join(["Somebody changed the user pool just now; nothing was changed: try again.", *changes]))
     try:
         pool.aws("cognito-idp", "update-user-pool", given=update, public=True)
     except (AwsError, KeyboardInterrupt) as error:
@@ -204,11 +195,12 @@ def set_triggers(pool, wanted, options):
             raise Refusal(f"AWS accepted the update, but the trigger {trigger} is {found or '(none)'}: run this again.")
     others = without(wanted, before)
     if changes := differences(others, without(wanted, after.settings())):
-        raise Refusal(f"The trigger is {'off' if detaching else 'set'}, but the update changed something else too:\n"
-                      + "\n".join(changes) + f"\nTo restore everything, without {options.name}:\n{restore_command}"
-                      + f"\nHow it all was is in {described} (MfaConfig is set with set-user-pool-mfa-config).")
+        raise Refusal("\n".join([
+            f"The trigger is {'off' if detaching else 'set'}, but the update changed something else too:", *changes,
+            f"How it was is in {described} (set-user-pool-mfa-config sets MfaConfig). This restores it, without "
+            f"{options.name}:", restore_command]))
     print(f"done        {len(others)} other settings compared with before: none changed")
-    print(f"to undo     {options.program} {'attach' if detaching else 'detach'} {pool.id}{options.name_option}")
+    print(f"to undo     {options.say('attach' if detaching else 'detach')}")
     print(f"to restore  {restore_command}\n            resets the pool to what it was, but without {options.name}")
 
 
@@ -225,7 +217,7 @@ def failed_update(pool, before, restore_command, error):
 
 
 def save(name, value, whatever_happens):
-    """Keeps how it was in the folder user-pools, in the temporary one if that is not possible. The path."""
+    """Keeps how it was in the folder user-pools, in a temporary one if that is not possible. The path."""
     for folder in [lambda: "user-pools", lambda: tempfile.mkdtemp(prefix="user-pools-")]:
         try:
             path = pathlib.Path(folder(), name)

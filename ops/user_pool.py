@@ -8,6 +8,7 @@ import concurrent.futures
 import functools
 import json
 import re
+import sys
 
 from aws_cli import Aws, NotFound
 from errors import Missing
@@ -95,6 +96,9 @@ def callers(aws, function_arn):
         page = aws("cognito-idp", "list-user-pools", "--max-results", "60", *more)
         ids += [pool["Id"] for pool in page.get("UserPools", [])]
         more = ["--next-token", page["NextToken"]] if page.get("NextToken") else None
+
+    if len(ids) > 20:
+        print(f"waiting     looking at {len(ids)} user pools", file=sys.stderr)
 
     def look(pool_id):
         found = aws.ask("cognito-idp", "describe-user-pool", "--user-pool-id", pool_id)

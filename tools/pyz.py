@@ -17,7 +17,7 @@ from errors import Refusal  # noqa: E402
 
 def contents(zips):
     """The program's files by name."""
-    files = {path.name: path.read_bytes() for path in (ROOT / "ops").glob("*.py")}
+    files = {path.name: path.read_bytes() for kind in ["py", "json"] for path in (ROOT / "ops").glob(f"*.{kind}")}
     files |= {name: (ROOT / name).read_bytes() for name in ["template.yaml", "connection.yaml"]}
     files["VERSION"] = package.version().encode()
     for path in zips:

@@ -273,8 +273,11 @@ class Deploy(Ministack):
         self.assertEqual(self.configuration()["CodeSha256"], sha256)
         self.assertEqual(self.names(), {"userhub-signin", "userhub-signin-queue"})
 
-        printed = self.deploy(zip_file=self.file(another_zip()))
+        created = []
+        self.aws.instead["/2015-03-31/functions"] = created.append
+        printed = self.deploy("--tag", "team=accounts", zip_file=self.file(another_zip()))
         self.assertIn("the new zip, as userhub-signin-trial: it returned a token refresh unchanged", printed)
+        self.assertEqual(json.loads(created[0])["Tags"], {"team": "accounts"})
         self.assertNotEqual(self.configuration()["CodeSha256"], sha256)
         self.assertEqual(self.names(), {"userhub-signin", "userhub-signin-queue"})
 
@@ -388,6 +391,19 @@ class Deploy(Ministack):
         self.program("remove")
         self.assertEqual((self.names(), self.stacks()), (set(), set()))
 
+    def test_what_userhub_uses_in_a_stack_of_version_0_1_0_stays(self):
+        self.deploy_new()
+
+        def older(body):
+            found = self.aws.emulated()
+            text = found.get_data(as_text=True).replace("AWS::SQS::QueuePolicy", "AWS::Cognito::UserPoolClient")
+            found.set_data(text)
+            return found
+
+        self.aws.instead["DescribeStackResources"] = older
+        self.assertIn("which UserHub's connection and Portal use", self.program("remove", code=1))
+        self.program("remove", "--force")
+
     def test_attach_protects_the_stack_and_only_that_is_lifted(self):
         self.deploy_new()
         protection = {"StackName": "userhub-signin", "EnableTerminationProtection": True}
@@ -482,25 +498,22 @@ class Stacks(unittest.TestCase):
             return {"LogicalResourceId": name, "ResourceType": kind, "Action": action, "Replacement": replacement}
 
         stack.refuse_loss([change("Function", "AWS::Lambda::Function", "Modify", "False"),
-                           change("QueueFunction", "AWS::Lambda::Function", "Remove")], False, "")
+                           change("QueueFunction", "AWS::Lambda::Function", "Remove")], False)
         for lost in [change("Function", "AWS::Lambda::Function", "Modify", "True"),
                      change("ConnectionIamUser", "AWS::IAM::User", "Remove")]:  # of a stack of version 0.1.0
             with self.assertRaisesRegex(Refusal, "say --force"):
-                stack.refuse_loss([lost], False, "")
-            stack.refuse_loss([lost], True, "")
+                stack.refuse_loss([lost], False)
+            stack.refuse_loss([lost], True)
 
     def test_a_stack_that_cannot_be_changed_now_says_what_to_do(self):
-        class Here:
-            region = REGION
-
         values = [{"ParameterKey": "UserPoolId", "ParameterValue": "eu-west-1_AbCd12345"}]
         found = {"StackName": "userhub-signin", "Parameters": values}
         for status, text in [("ROLLBACK_FAILED", "remove it, then deploy again"),
                              ("UPDATE_ROLLBACK_FAILED", "aws cloudformation continue-update-rollback"),
                              ("UPDATE_IN_PROGRESS", "wait until that has ended")]:
             with self.assertRaisesRegex(Refusal, text):
-                stack.refuse_busy({**found, "StackStatus": status}, Here)
-        stack.refuse_busy({**found, "StackStatus": "UPDATE_ROLLBACK_COMPLETE"}, Here)
+                stack.refuse_busy({**found, "StackStatus": status}, REGION, False)
+        stack.refuse_busy({**found, "StackStatus": "UPDATE_ROLLBACK_COMPLETE"}, REGION, False)
         nested = {**found, "StackStatus": "CREATE_COMPLETE", "ParentId": "arn:aws:cloudformation:…:stack/accounts/x"}
         with self.assertRaisesRegex(Refusal, "is part of accounts: deploy and remove it with that"):
             stack.refuse_foreign(nested, {"UserPoolId"})

@@ -77,6 +77,9 @@ class Deploying(Cognito):
         self.assertEqual(userhub.end(), ["ada", "grace"])
         self.assertEqual(questions, 1)
         self.assertEqual(self.aws.client("lambda").list_functions()["Functions"], [])
+        left = {found["StackName"] for found in self.aws.client("cloudformation").describe_stacks()["Stacks"]
+                if found["StackStatus"] != "DELETE_COMPLETE"}
+        self.assertEqual(left, {"userhub-signin-connection"}, "people still sign in to the Portal")
 
     def test_every_command_works_in_the_order_of_the_page(self):
         self.walk(os.environ["PATH"])

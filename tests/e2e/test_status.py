@@ -202,7 +202,7 @@ class Status(WholePool):
     def test_what_keeps_cognito_from_the_function_is_a_problem(self):
         policy = "/2015-03-31/functions/userhub-signin/policy"
         self.aws.also[policy] = lambda answer: {"Policy": '{"Statement": []}'}
-        self.assert_verdicts(("problem", "ok", "ok"), "Cognito may not invoke the function, so every sign-in fails",
+        self.assert_verdicts(("problem", "ok", "ok"), "every sign-in fails: Cognito may not invoke",
                              f"This restores sign-in: .* detach {self.pool}")
         del self.aws.also[policy]
         for code, message, text in [

@@ -258,7 +258,7 @@ class AttachAndDetach(WholePool):
         self.permit("userhub-signin", self.pool_arn, Action="lambda:GetFunction")
         before = self.describe()
         printed = self.program("attach", code=1)
-        self.assertIn("Every sign-in would fail", printed)
+        self.assertIn("Every sign-in would fail: Cognito", printed)
         self.assert_untouched(before)
         command = next(line for line in printed.splitlines() if line.startswith("aws lambda add-permission"))
         run(*shlex.split(command), environment={"AWS_ENDPOINT_URL": self.aws.url})
@@ -493,7 +493,7 @@ class AttachAndDetach(WholePool):
         self.aws.also["DescribeUserPool"] = with_news
         refused = self.program("detach", code=1)
         self.assertIn("UserPool.BrandNew", refused)
-        self.assertIn("With --force it is done all the same, and those settings may be reset", refused)
+        self.assertIn("With --force it goes on, and those may be reset", refused)
         self.assertIn("Amazon Cognito, User pools, " + self.pool, refused)
         self.program("detach", "--force")
         self.assertEqual(self.describe()["LambdaConfig"], EVERYTHING["LambdaConfig"])
