@@ -1,12 +1,13 @@
 """Real sign-ins: the AWS CLI signs in at cognito-local, which calls the release binary in AWS's runtime interface
-emulator, which reports to the strict stand-in for UserHub."""
+emulator, which reports to the strict stand-in for UserHub. And two that need OpenSSL, or cargo-lambda's emulator."""
 
+import concurrent.futures
 import json
 import pathlib
 import tempfile
 import unittest
 
-from support import REGION, ROOT, SETTINGS, Lambda, Process, UserHub, aws, client, free_port, wait_until_open
+from support import REGION, ROOT, SETTINGS, Lambda, Process, UserHub, aws, client, free_port, run, wait_until_open
 
 PASSWORD = "Not-a-secret-1"
 CODE = "123456"  # that cognito-local would mail to every user
@@ -150,3 +151,53 @@ class TokenGeneration(Cognito):
             ("ignored", "TokenGeneration_RefreshTokens"),
         ])
         self.assertEqual(userhub.end(), ["plain"])
+
+
+class Watch(unittest.TestCase):
+    def test_reports_the_invoked_event(self):
+        run("cargo", "build", "--quiet", "--locked")  # the emulator would give up while cargo builds
+        userhub = UserHub()
+        port = free_port()
+        emulator = Process("make", "watch", f"PORT={port}", cwd=ROOT,
+                           environment={**SETTINGS, "USERHUB_BASE_URL": userhub.base_url})
+        self.addCleanup(emulator.stop)
+        wait_until_open(port)
+        answer = run("make", "--no-print-directory", "invoke", f"PORT={port}", "EVENT=events/minimal.json").stdout
+        self.assertEqual(json.loads(answer), json.loads((ROOT / "events/minimal.json").read_text()))
+        self.assertEqual(userhub.end(), ["sample"])
+
+
+EVENT = (ROOT / "events/post-authentication.json").read_bytes()
+
+
+class Renegotiation(unittest.TestCase):
+    def test_the_function_takes_no_part_and_reports_the_next_sign_in(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        key, certificate = pathlib.Path(folder.name, "key.pem"), pathlib.Path(folder.name, "certificate.pem")
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
+            "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-addext",
+            "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", certificate)
+        port = free_port()
+        server = Process("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-tls1_2", "-crlf", "-key", key,
+                         "-cert", certificate)
+        self.addCleanup(server.stop)
+        server.wait_for("^ACCEPT")
+        settings = {**SETTINGS, "USERHUB_EXTRA_CA_CERTS": str(certificate)}
+        function = Lambda(f"https://localhost:{port}", settings=settings)
+        self.addCleanup(function.stop)
+
+        def type_in(text):
+            server.process.stdin.write(text)
+            server.process.stdin.flush()
+
+        with concurrent.futures.ThreadPoolExecutor() as background:
+            for count, typed in [(1, "r\n"), (2, "HTTP/1.1 200 OK\nContent-Length: 0\n\n")]:
+                answer = background.submit(function.invoke, EVENT)
+                server.wait_for("^content-length", count)
+                type_in(typed)
+                self.assertEqual(json.loads(answer.result()), json.loads(EVENT))
+        server.wait_for("no renegotiation")
+        first, second = function.outcomes(2)
+        self.assertEqual(first["error_kind"], "tls")
+        self.assertEqual(second["outcome"], "reported")
