@@ -162,6 +162,20 @@ class Deploy(Ministack):
             self.assertIn("The Admin API key consists of", self.deploy(*other, key=key, code=1))
         self.assertEqual(self.names(), {"userhub-signin", "userhub-signin-queue"})
 
+    def test_make_builds_and_deploys(self):
+        printed = run("make", "deploy", f"ARGS={self.pool} {' '.join(CONNECTION)} --tag 'team=two words'", environment={
+            "AWS_ENDPOINT_URL": self.aws.url, "USERHUB_ADMIN_KEY": KEY}).stdout
+        self.assertIn(f"python3 ops attach {self.pool}\n", printed)
+        [found] = self.cloudformation.describe_stacks(StackName="userhub-signin")["Stacks"]
+        self.assertEqual(found["Tags"], [{"Key": "team", "Value": "two words"}])
+
+    def test_a_new_function_that_cannot_start_is_not_to_be_attached(self):
+        broken = self.file(zip_with(pathlib.Path("/bin/false").read_bytes()))
+        printed = self.deploy_new(zip_file=broken, code=1)
+        self.assertIn("No user pool calls it. Do not attach it.", printed)
+        self.program("attach", code=1)
+        self.deploy()  # a good one mends it
+
     def test_everything_is_checked_before_the_key_is_asked_for(self):
         """Without a key on standard input: whoever asked for it would say that there is none."""
         for printed, text in [
