@@ -57,8 +57,8 @@ soak: $(BINARY) ## many sign-ins, many at a time, with a healthy UserHub and wit
 record = $(if $(CI)$(SHORT),cat,python3 tools/figures.py --record $(1))
 
 outage: $(BINARY) ## what an outage of UserHub does to a pool: sign-ins refused, slow and not reported (SHORT=1; Linux; Node.js if it is there)
-	@cargo build $(QUIET) --locked --profile driver --package userhub-signin-harness --bin outage
-	@target/driver/outage $(if $(SHORT),short) | $(call record,outage)
+	@cargo build $(QUIET) --locked --profile driver --package userhub-signin-harness --features charts --bin outage
+	@target/driver/outage $(if $(SHORT),short,docs/outage.svg) | $(call record,outage)
 
 networks: $(BINARY) ## how many sign-ins are reported over slow, lossy and dead connections (SHORT=1; Linux, Python)
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --features tls --bin networks

@@ -2,17 +2,21 @@
 //! limit. A sign-in takes the environment that was used last, or starts another one, or is refused if the limit is reached.
 //! The queue's function takes its environments out of the same limit.
 //!
-//! Arguments: `short` simulates only some faults, and for less time; any other is a file for the table.
+//! Arguments: `short` simulates only some faults, and for less time; any other is a file for the picture.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a broken promise must end the program")]
+#![expect(clippy::cast_precision_loss, reason = "there are some thousand sign-ins")]
+#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares and seconds are small")]
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::fs;
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use charts_rs::{Align, Color, LineChart, Series};
 use harness::{Function, Mapping, Reply, Settings, Sqs, Step, UserHub, namespace, repository, reserve};
 
 /// Lambda's limit of concurrent executions in a new AWS account.
@@ -48,6 +52,9 @@ const SHORT: Phases = Phases {
 
 /// The first part of the fault, in which circuits open.
 const OPENING: Duration = Duration::from_secs(10);
+
+/// Of the picture.
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// From this time after the fault on, nearly all sign-ins must be reported, also without a queue.
 const RECOVERY: Duration = Duration::from_secs(15);
@@ -234,6 +241,8 @@ struct Findings {
     /// From a sign-in of the fault to its report.
     median_delay: Duration,
     longest_delay: Duration,
+    /// Refused sign-ins in each [`INTERVAL`], in percent.
+    refused: Vec<f32>,
 }
 
 fn simulate(fault: Fault, program: Program, phases: &Phases) -> Findings {
@@ -316,10 +325,12 @@ fn findings(
         arrived: arrived(between(Duration::ZERO, Duration::MAX)),
         median_delay: median(&mut delays),
         longest_delay: delays.last().copied().unwrap_or_default(),
+        refused: (0..(ends + phases.after).div_duration_f64(INTERVAL) as u32)
+            .map(|interval| (refused(&between(INTERVAL * interval, INTERVAL * (interval + 1))) * 100.0) as f32)
+            .collect(),
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "there are some thousand sign-ins")]
 fn share(part: &[&SignIn], is_counted: impl Fn(&SignIn) -> bool) -> f64 {
     part.iter().filter(|sign_in| is_counted(sign_in)).count() as f64 / part.len() as f64
 }
@@ -405,11 +416,32 @@ fn main() -> ExitCode {
     }
     findings.sort_by_key(|finding| FAULTS.iter().position(|fault| *fault == finding.fault));
     print!("{}", table(&findings, &phases));
+    if let Some(path) = arguments.iter().find(|argument| *argument != "short") {
+        fs::write(path, picture(&findings)).unwrap_or_else(|error| eprintln!("{path}: {error}"));
+    }
     let missed: Vec<_> = findings.iter().filter(|finding| !finding.missed().is_empty()).collect();
     for finding in &missed {
         eprintln!("goals missed: {}: {}", finding.row(), finding.missed().join(", "));
     }
     if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The share of sign-ins that are refused over time, while UserHub hangs.
+fn picture(findings: &[Findings]) -> String {
+    let shown = |finding: &&Findings| finding.fault == Fault::Hangs && finding.program != Program::DirectWithoutQueue;
+    let lines: Vec<_> = findings.iter().filter(shown).collect();
+    let series =
+        lines.iter().map(|finding| Series::new(finding.program.name().replace('`', ""), finding.refused.clone()));
+    let intervals = lines.first().map_or(0, |finding| finding.refused.len());
+    let seconds = (0..intervals).map(|interval| format!("{} s", INTERVAL.as_secs() * interval as u64));
+    let mut chart = LineChart::new(series.collect(), seconds.collect());
+    chart.background_color = Color::white();
+    (chart.width, chart.height) = (760.0, 260.0);
+    "Sign-ins refused (%), while UserHub hangs from 10 s to 40 s".clone_into(&mut chart.title.text);
+    chart.title.align = Align::Left;
+    chart.title.font.size = 13.0;
+    chart.legend.margin = Some((24.0).into());
+    chart.svg().expect("an SVG image") + "\n"
 }
 
 fn table(findings: &[Findings], phases: &Phases) -> String {
