@@ -112,9 +112,9 @@ def undisturbed():
         signal.signal(signal.SIGINT, before)
 
 
-def wait(seconds, what, done, pause=1):
-    """Asks until the answer is not None, and says after a second what is being waited for."""
-    start, told = time.monotonic(), False
+def wait(seconds, what, done, longest=1):
+    """Asks until the answer is not None, ever more slowly, and says after a second what is being waited for."""
+    start, told, pause = time.monotonic(), False, 0.1
     while (answer := done()) is None:
         if time.monotonic() - start > seconds:
             raise Refusal(f"After {seconds} s it is still {what}: try again later.")
@@ -122,4 +122,5 @@ def wait(seconds, what, done, pause=1):
             told = True
             print(f"waiting     {what}", file=sys.stderr, flush=True)
         time.sleep(pause)
+        pause = min(2 * pause, longest)
     return answer

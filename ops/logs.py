@@ -25,7 +25,7 @@ def query(aws, log_groups, hours, text):
             raise Refusal(f"CloudWatch Logs Insights says that the query is {answer['status']}.")
         return answer if answer["status"] == "Complete" else None
 
-    rows = wait(QUERY_LIMIT, "counting log lines", complete, pause=0.5)["results"]
+    rows = wait(QUERY_LIMIT, "counting log lines", complete)["results"]
     return [{field["field"]: field["value"] for field in row} for row in rows]
 
 

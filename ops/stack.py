@@ -122,7 +122,7 @@ def change(aws, name, template, given, options):
             with undisturbed(), contextlib.suppress(Refusal):  # a new stack is an empty one for the change set
                 aws("cloudformation", *(["delete-change-set", *names] if stack else ["delete-stack", *names[:2]]))
     after = wait(STACK_LIMIT, f"{'changing' if stack else 'creating'} the stack {name}",
-                 lambda: settled(aws, name, stack or {}), pause=2)
+                 lambda: settled(aws, name, stack or {}), longest=4)
     if after["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
         raise Refusal("\n".join([f"CloudFormation did not deploy the stack {name}: it is {after['StackStatus']}.",
                                  *failures(aws, name)]))
@@ -174,7 +174,7 @@ def delete(aws, stack):
         return True if found is None else found if found["StackStatus"] == "DELETE_FAILED" else None
 
     time.sleep(5 if stack["StackStatus"] == "DELETE_FAILED" else 0)  # at first it may look as it did before
-    if wait(STACK_LIMIT, f"deleting the stack {name}", gone, pause=2) is not True:
+    if wait(STACK_LIMIT, f"deleting the stack {name}", gone, longest=4) is not True:
         raise Refusal("\n".join([f"The stack {name} could not be deleted:", *failures(aws, name)]))
 
 
