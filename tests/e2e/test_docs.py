@@ -34,7 +34,7 @@ class Deploying(Cognito):
         self.aws = GuardedMinistack(self.lambda_port)
         self.addCleanup(self.aws.stop)
         self.pool = self.aws.client("cognito-idp").create_user_pool(PoolName="pool")["UserPool"]["Id"]
-        self.aws.client("cognito-idp").admin_create_user(UserPoolId=self.pool, Username="ada")
+        self.aws.client("cognito-idp").admin_create_user(UserPoolId=self.pool, Username="sample")
         # A path with a space, in which there is nothing but the program.
         self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()), "a folder")
         self.folder.mkdir()
@@ -74,7 +74,7 @@ class Deploying(Cognito):
                     arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:userhub-signin"
                     self.assertEqual(described["LambdaConfig"], {"PostAuthentication": arn})
                     self.authenticate(self.pool_with(["grace"]), ["grace"])
-        self.assertEqual(userhub.end(), ["ada", "grace"])
+        self.assertEqual(userhub.end(), ["sample", "grace"])
         self.assertEqual(questions, 1)
         self.assertEqual(self.aws.client("lambda").list_functions()["Functions"], [])
         left = {found["StackName"] for found in self.aws.client("cloudformation").describe_stacks()["Stacks"]
