@@ -59,7 +59,7 @@ class Reports:
             ("not_reported", True, "lost out of the queue")] if text in ("reported", "not reported")
             or self.count(outcome=outcome, late=late)]
         kinds = ", ".join(f"{kind} {count}" for kind, count in self.by("error_kind").items())
-        return ", ".join(counts) + (f" ({kinds})" if kinds else "")
+        return ", ".join(counts) + (f"; errors: {kinds}" if kinds else "")
 
     def times(self):
         """How long the most frequent kind of report took, in words."""

@@ -132,7 +132,7 @@ class Status(WholePool):
             f"attached    PostConfirmation: another function, {OTHER}",
             "USERHUB_ADMIN_KEY, USERHUB_QUEUE_URL (values are not shown)",
             "in the last hour: 40 reported, 0 not reported\n",
-            "in the last 24 hours: 1507 reported, 5 reported out of the queue, 3 not reported (timed_out 3)\n",
+            "in the last 24 hours: 1507 reported, 5 reported out of the queue, 3 not reported; errors: timed_out 3\n",
             "41 ms median, 90 ms 95th percentile, 2001 ms longest",
             "1503 SIGNIN\n", "7 SIGNUP\n", "7 PostConfirmation_ConfirmSignUp\n",
             "alarm       userhub-signin-errors: OK", "0 reports wait for UserHub; 0 were given up",
