@@ -92,7 +92,7 @@ class Waiting(Cognito):
         self.deploy()
         self.sign_in(USER_NAMES)
         self.assertEqual(self.waiting(), len(USER_NAMES))
-        time.sleep(1.5)  # longer than a message is hidden: the queue's function has tried them in vain
+        time.sleep(1.5)  # longer than a message is hidden: the queue's function has tried them without success
         self.assertEqual(self.waiting(), len(USER_NAMES))
         userhub = UserHub()
         forward(self.userhub_port, int(userhub.base_url.rpartition(":")[2]))

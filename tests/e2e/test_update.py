@@ -90,7 +90,7 @@ class Update(Cognito):
         self.aws.set_variables("userhub-signin-queue", USERHUB_BASE_URL=userhub.base_url)
         sqs = self.aws.client("sqs")
         queue = configuration["Environment"]["Variables"]["USERHUB_QUEUE_URL"]
-        sqs.purge_queue(QueueUrl=queue)  # of those that were tried in vain, and would be again in two minutes
+        sqs.purge_queue(QueueUrl=queue)  # of those that were tried without success, and would be again in two minutes
         counts = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         self.authenticate(self.pool_with(["after"]), ["after"])
         self.wait_for(lambda: set(sqs.get_queue_attributes(
