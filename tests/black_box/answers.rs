@@ -139,7 +139,7 @@ fn sends_no_other_answer_again() {
     }
 }
 
-fn page(status: u16, content_type: &str) -> Reply {
+pub fn page(status: u16, content_type: &str) -> Reply {
     let head = format!("HTTP/1.1 {status} Some\r\nContent-Type: {content_type}\r\nContent-Length: 6\r\n\r\n");
     vec![send(head + "<html>")]
 }

@@ -8,13 +8,9 @@ use harness::{
     unused_base_url,
 };
 
-const USER: &str = "1f0e2d3c-4b5a-4697-8877-665544332211";
+use crate::answers::page;
 
-fn page(status: u16) -> Reply {
-    let body = "<!doctype html><title>We will be back soon</title>";
-    let head = format!("HTTP/1.1 {status} Status\r\nContent-Type: text/html; charset=utf-8\r\n");
-    vec![send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()))]
-}
+const USER: &str = "1f0e2d3c-4b5a-4697-8877-665544332211";
 
 /// What UserHub does, the error that this is, and whether its report is kept.
 fn failures() -> Vec<(&'static str, Reply, &'static str, Option<u16>, bool)> {
@@ -25,10 +21,10 @@ fn failures() -> Vec<(&'static str, Reply, &'static str, Option<u16>, bool)> {
         ("hangs", vec![Step::Hang], "timed_out", None, true),
         ("is no HTTP server", vec![send("SSH-2.0-OpenSSH_9.6\r\n"), Step::Hang], "unexpected_answer", None, true),
         ("redirects", answer(302, ""), "unexpected_answer", Some(302), true),
-        ("shows a page with 200", page(200), "unexpected_answer", Some(200), true),
-        ("shows a page with 403", page(403), "unexpected_answer", Some(403), true),
-        ("shows a page with 404", page(404), "unexpected_answer", Some(404), true),
-        ("shows a page with 502", page(502), "unavailable", Some(502), true),
+        ("shows a page with 200", page(200, "text/html; charset=utf-8"), "unexpected_answer", Some(200), true),
+        ("shows a page with 403", page(403, "text/html; charset=utf-8"), "unexpected_answer", Some(403), true),
+        ("shows a page with 404", page(404, "text/html; charset=utf-8"), "unexpected_answer", Some(404), true),
+        ("shows a page with 502", page(502, "text/html; charset=utf-8"), "unavailable", Some(502), true),
         ("limits the rate", answer(429, body), "rate_limited", Some(429), true),
     ];
     for status in [500, 502, 503, 504] {
@@ -88,7 +84,7 @@ fn a_healthy_userhub_needs_no_queue() {
 fn says_when_the_queue_does_not_take_a_report() {
     let failures: [(&str, Reply, &str); 10] = [
         ("is another server", answer(200, "{}"), "unexpected answer: 200 OK without a MessageId"),
-        ("shows a page", page(200), "unexpected answer: 200 OK without a MessageId"),
+        ("shows a page", page(200, "text/html; charset=utf-8"), "unexpected answer: 200 OK without a MessageId"),
         ("hangs", vec![Step::Hang], "no answer in time"),
         ("resets", vec![Step::Reset], "could not connect: "),
         ("may not be used", access_denied(), "rejected: 403 Forbidden, AccessDeniedException"),
