@@ -53,12 +53,12 @@ soak: $(BINARY) ## many sign-ins, many at a time, with a healthy UserHub and wit
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --bin soak
 	@target/debug/soak '$(SIGN_INS)' | $(call record,soak)
 
-# What was measured goes into docs/measured.md and the pages that quote it, unless it was only a short form.
+# What was measured goes into benches/measured.md and the pages that quote it, unless it was only a short form.
 record = $(if $(CI)$(SHORT),cat,python3 tools/figures.py --record $(1))
 
 outage: $(BINARY) ## what an outage of UserHub does to a pool: sign-ins refused, slow and not reported (SHORT=1; Linux; Node.js if it is there)
 	@cargo build $(QUIET) --locked --profile driver --package userhub-signin-harness --features charts --bin outage
-	@target/driver/outage $(if $(SHORT),short,docs/outage.svg) | $(call record,outage)
+	@target/driver/outage $(if $(SHORT),short,benches/outage.svg) | $(call record,outage)
 
 networks: $(BINARY) ## how many sign-ins are reported over slow, lossy and dead connections (SHORT=1; Linux, Python)
 	@cargo build $(QUIET) --locked --package userhub-signin-harness --features tls --bin networks
@@ -87,12 +87,12 @@ lint: ## formatting, clippy, rustdoc, warnings denied; and whether the pages say
 	@cargo clippy --quiet --locked --workspace --all-targets --all-features -- --deny warnings
 	@RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --locked --workspace --all-features --no-deps --document-private-items
 
-bench: build ## speed, memory and size compared with the runtime's floor and Node.js, into benches/results.md and .svg (SHORT=1: into target; Linux)
+bench: build ## speed, memory and size compared with the runtime's floor and Node.js, (SHORT=1; Linux)
 	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --target $(TARGET).$(GLIBC) --package userhub-signin-benches --bin floor --bin post
-	@python3 tools/bootstrap_zip.py $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip
+	@PYTHONDONTWRITEBYTECODE=1 python3 tools/pack.py zip $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip
 	@cargo build $(QUIET) --locked --profile driver --package userhub-signin-benches --bin bench
-	@STAMP="$$(python3 tools/figures.py --stamp)" target/driver/bench $(UNPACKED) $(PACKAGE)/bootstrap.zip $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip \
-		target/lambda/post/bootstrap $(if $(SHORT),target short,benches full)
+	@target/driver/bench $(UNPACKED) $(PACKAGE)/bootstrap.zip $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip \
+		target/lambda/post/bootstrap $(if $(SHORT),target short,benches full) | $(call record,bench)
 
 FLOOR = target/lambda/floor
 
@@ -103,7 +103,7 @@ instructions: $(BINARY) ## instructions of a cold start and a warm sign-in compa
 
 build: known-arch need-cargo-lambda ## the zip to deploy, with cargo-lambda (ARCH=x86_64|arm64)
 	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --target $(TARGET).$(GLIBC) --bin userhub-signin
-	@python3 tools/bootstrap_zip.py $(PACKAGE)/bootstrap $(PACKAGE)/bootstrap.zip
+	@PYTHONDONTWRITEBYTECODE=1 python3 tools/pack.py zip $(PACKAGE)/bootstrap $(PACKAGE)/bootstrap.zip
 	@python3 -m zipfile --extract $(PACKAGE)/bootstrap.zip $(PACKAGE)/unpacked && chmod +x $(UNPACKED)
 
 PACKAGE = target/lambda/userhub-signin
@@ -143,7 +143,7 @@ assets: build sbom ## the zip and the list of its components under the names tha
 RELEASE = userhub-signin-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
 release: ## after `make assets` for each processor: all that a tag publishes, into target/assets, but for publishing it (TAG=v…, ARCHES="x86_64 arm64")
-	@PYTHONDONTWRITEBYTECODE=1 python3 tools/release.py --tag "$$TAG" $$ARCHES
+	@PYTHONDONTWRITEBYTECODE=1 python3 tools/pack.py release --tag "$$TAG" $$ARCHES
 
 # Not in CI by themselves: a test of `make e2e` runs `make watch` and `make invoke`.
 watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this shell's USERHUB_… variables, until Ctrl-C (PORT=9000)
@@ -156,7 +156,7 @@ setup: $(TOOLS)/.installed ## install cargo-lambda and SAM into .tools (needs Py
 	@cargo lambda --version && sam --version
 
 pyz: $(if $(ZIPS),,build) ## the operator's program as one file, target/userhub-signin.pyz (ZIPS="….zip ….zip": one for each processor that it holds)
-	@PYTHONDONTWRITEBYTECODE=1 python3 tools/pyz.py target/userhub-signin.pyz $(or $(ZIPS),$(PACKAGE)/bootstrap.zip)
+	@PYTHONDONTWRITEBYTECODE=1 python3 tools/pack.py pyz target/userhub-signin.pyz $(or $(ZIPS),$(PACKAGE)/bootstrap.zip)
 
 deploy: build ## build the zip and deploy it; all other commands: python3 ops --help (ARGS="eu-west-1_… --connection-id conn_…", ARCH=arm64)
 	@PYTHONDONTWRITEBYTECODE=1 python3 ops deploy --zip $(PACKAGE)/bootstrap.zip $(ARGS)
@@ -171,10 +171,9 @@ $(TOOLS)/.installed: tools/setup.txt
 	@$(call install,$(TOOLS),$<)
 	@touch $@
 
-$(TOOLS)/e2e/.installed: tools/e2e.txt tools/checkov.txt tools/ministack.txt tools/package.json tools/package-lock.json
+$(TOOLS)/e2e/.installed: tools/e2e.txt tools/checkov.txt tools/package.json tools/package-lock.json
 	@$(call install,$(TOOLS)/e2e,tools/e2e.txt)
 	@$(call install,$(TOOLS)/checkov,tools/checkov.txt)
-	@$(call install,$(TOOLS)/ministack,tools/ministack.txt)
 	@cp tools/package.json tools/package-lock.json $(TOOLS)/e2e
 	@npm ci --prefix $(TOOLS)/e2e --silent --no-audit --no-fund
 	@touch $@

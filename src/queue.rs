@@ -105,3 +105,26 @@ fn error_name(error: &Value) -> String {
     };
     name.filter(is_name).map(|name| format!(", {name}")).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_an_error_only_if_it_is_a_name() {
+        let (longest, too_long) = ("a".repeat(64), "a".repeat(65));
+        for (kind, expected) in [
+            ("com.amazonaws.sqs#QueueDoesNotExist", ", QueueDoesNotExist"),
+            ("AWS.SimpleQueueService.NonExistentQueue", ", AWS.SimpleQueueService.NonExistentQueue"),
+            (&longest, &format!(", {longest}")),
+            (&too_long, ""),
+            ("sample user", ""),
+            ("sample#", ""),
+        ] {
+            assert_eq!(error_name(&json!({ "__type": kind })), expected);
+        }
+        assert_eq!(error_name(&Value::Null), "");
+    }
+}

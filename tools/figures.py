@@ -1,9 +1,9 @@
 """Puts what was measured into the pages. With --check, as in `make lint`, says where a page differs instead.
 
-With --record and a name, as in `make soak`, first writes what it reads into that section of docs/measured.md.
+With --record and a name, as in `make soak`, first writes what it reads into that section of benches/measured.md.
 
-In a page, `<!-- soak -->` and `<!-- /soak -->` enclose the section soak of docs/measured.md, and `<!--cold-->` and
-`<!--/cold-->` one cell of a table, which CELLS names. Tests that docs/security.md names have to exist.
+In a page, `<!-- outage -->` and `<!-- /outage -->` enclose the section outage of benches/measured.md, and `<!--cold-->`
+and `<!--/cold-->` one cell of a table, which CELLS names. Tests that docs/security.md names have to exist.
 """
 
 import os
@@ -14,18 +14,17 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BENCH = "benches/results.md"
-MEASURED = "docs/measured.md"
+MEASURED = "benches/measured.md"
 FULL, SHARE = "At full speed", "With the processor time that Lambda gives 128 MB"
 FIRST, LATER = "refused in the first 10 s", "refused after that"
 # File, section, first cells of the row, heading of the column.
-CELLS = {f"{word}-{program}": (MEASURED, "outage", "hangs", name, column)
+CELLS = {f"{word}-{program}": ("outage", "hangs", name, column)
          for word, column in [("first", FIRST), ("then", LATER)]
          for program, name in [("node", "Node.js"), ("direct", "`direct`"), ("queue", "`queue`")]}
 for word, row in {"cold": "cold start, to the first response (ms)", "warm": "warm sign-in (ms)",
                   "memory": "peak memory (MiB)", "zip": "zip (MB)"}.items():
-    CELLS |= {word: (BENCH, FULL, row, "ours"), f"{word}-node": (BENCH, FULL, row, "Node.js"),
-              f"{word}-share": (BENCH, SHARE, row, "ours"), f"{word}-share-node": (BENCH, SHARE, row, "Node.js")}
+    CELLS |= {word: (FULL, row, "ours"), f"{word}-node": (FULL, row, "Node.js"),
+              f"{word}-share": (SHARE, row, "ours"), f"{word}-share-node": (SHARE, row, "Node.js")}
 # The rows and columns of a large table that a page shows.
 PARTS = {"outage": (["UserHub", "---", "hangs", "every 2nd request hangs"], [0, 1, 2, 3, 6, 8])}
 
@@ -38,8 +37,10 @@ def cells(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def section_of(path, section):
-    return read(path).partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+def section_of(name):
+    """What stands below a heading, up to the next one that is as high."""
+    found = re.search(rf"^(##+) {re.escape(name)}\n(.*?)(?=^\1 |^## |\Z)", read(MEASURED), re.DOTALL | re.MULTILINE)
+    return found[2] if found else ""
 
 
 def stamp():
@@ -52,33 +53,34 @@ def stamp():
 
 
 def record(section):
-    """Passes on what it reads, and writes it into docs/measured.md when that has ended."""
+    """Passes on what it reads, and writes it into benches/measured.md when that has ended."""
     measured_on, lines = stamp(), []
     for line in sys.stdin:
         print(line, end="", flush=True)
         lines.append(line)
     text = read(MEASURED)
-    new = f"\n## {section}\n\n{measured_on}\n\n{''.join(lines).strip()}\n"
-    old = f"\n## {section}\n" + section_of(MEASURED, section)
-    (ROOT / MEASURED).write_text(text.replace(old, new) if old in text else text + new, encoding="utf-8")
+    new = f"\n{measured_on}\n\n{''.join(lines).strip()}\n\n"
+    old = section_of(section)
+    text = text.replace(old, new) if old else f"{text}\n## {section}\n{new}"
+    (ROOT / MEASURED).write_text(text.strip() + "\n", encoding="utf-8")
 
 
-def cell(path, section, *row_and_column):
+def cell(section, *row_and_column):
     """One cell of a table, without what stands in brackets behind it."""
     *row, column = row_and_column
-    text = section_of(path, section)
+    text = section_of(section)
     head = []
     for line in filter(lambda line: line.startswith("|"), text.splitlines()):
         if column in cells(line):
             head = cells(line)
         elif head and cells(line)[:len(row)] == row:
             return cells(line)[head.index(column)].partition(" (")[0]
-    raise LookupError(f"{path} has no row {' | '.join(row)} with {column}")
+    raise LookupError(f"{MEASURED} has no row {' | '.join(row)} with {column}")
 
 
 def block(name):
     """What was measured, as far as a page shows it."""
-    text = section_of(MEASURED, name).strip()
+    text = section_of(name).strip()
     rows, columns = PARTS.get(name, ([], []))
     lines = [line if not rows or not line.startswith("|") else
              f"| {' | '.join(cells(line)[column] for column in columns)} |" if cells(line)[0] in rows else None
@@ -86,12 +88,10 @@ def block(name):
     return "\n".join(line for line in lines if line is not None)
 
 
-if sys.argv[1:] == ["--stamp"]:
-    sys.exit(print(stamp()))
 if sys.argv[1:2] == ["--record"]:
     record(sys.argv[2])
 wrong = []
-for page in [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / MEASURED})]:
+for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
     text = filled = page.read_text(encoding="utf-8")
     for match in re.finditer(r"<!--( ?)([a-z-]+)\1-->.*?<!--\1/\2\1-->", text, re.DOTALL):
         name = match[2]

@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -284,7 +285,7 @@ class Ministack(Process):
         port = port or free_port()
         self.folder = tempfile.TemporaryDirectory()
         emulator = pathlib.Path(__file__).with_name("emulator.py")
-        super().__init__(ROOT / ".tools/ministack/bin/python", "-P", emulator, cwd=self.folder.name, environment={
+        super().__init__(sys.executable, "-P", emulator, cwd=self.folder.name, environment={
             "GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0",
             "MINISTACK_REGION": REGION, "MINISTACK_ACCOUNT_ID": ACCOUNT, "TMPDIR": self.folder.name,
             "AWS_LAMBDA_LOG_FORMAT": "JSON"})

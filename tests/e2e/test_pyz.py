@@ -44,7 +44,7 @@ class OneFile(unittest.TestCase):
         self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def made(self, name, *zips):
-        run("python3", "tools/pyz.py", self.folder / name, *zips)
+        run("python3", "tools/pack.py", "pyz", self.folder / name, *zips)
         return self.folder / name
 
     def test_has_the_same_bytes_each_time_and_says_what_it_holds(self):
@@ -58,7 +58,7 @@ class OneFile(unittest.TestCase):
         version = package.version()
         self.assertEqual(run(one, "--version").stdout, f"userhub-signin {version} (zips: x86_64, arm64)\n")
         self.assertIn(f"{version} (zips: none", run("python3", self.made("empty.pyz"), "--version").stdout)
-        again = run("python3", "tools/pyz.py", self.folder / "twice.pyz", built, built, check=False)
+        again = run("python3", "tools/pack.py", "pyz", self.folder / "twice.pyz", built, built, check=False)
         self.assertIn("is a second zip for x86_64", again.stderr)
 
     def test_make_takes_the_zips_of_a_release(self):

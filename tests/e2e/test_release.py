@@ -23,10 +23,10 @@ class Release(unittest.TestCase):
         cls.assets.mkdir()
         (cls.assets / f"{RELEASE}.zip").write_bytes(zipped(BINARY))
         (cls.assets / f"{RELEASE}.cdx.json").write_text("{}")  # to list the components would take minutes
-        run("python3", "tools/release.py", "--assets", cls.assets, "--notes", cls.folder / "notes.md", "x86_64")
+        run("python3", "tools/pack.py", "release", "--assets", cls.assets, "--notes", cls.folder / "notes.md", "x86_64")
 
     def release(self, *options, code=0):
-        done = run("python3", "tools/release.py", "--assets", self.assets, "--notes", self.folder / "notes.md",
+        done = run("python3", "tools/pack.py", "release", "--assets", self.assets, "--notes", self.folder / "notes.md",
                    *options, check=False)
         self.assertEqual(done.returncode, code, done.stderr)
         self.assertNotIn("Traceback", done.stderr)

@@ -33,30 +33,26 @@ impl Sizes {
     }
 }
 
-/// Writes `results.md` and `results.svg` into `directory`, and prints `results.md`.
+/// Prints the tables, and writes `results.svg` into `directory`.
 pub fn write(contenders: &[Contender], figures: &Figures, sizes: &[Sizes; 2], directory: &Path) {
-    let text = format!(
-        "# What `make bench` measured\n\n{}\n\n\
-         Medians, with the 10th and 90th percentile in brackets. The functions took turns.\n\n\
-         ## Against the goals\n\n{}\n## At full speed\n\n{}\n{}\n{}## While UserHub is slow\n\n{}",
-        machine(),
+    fs::write(directory.join("results.svg"), picture(contenders, figures)).expect("results.svg can be written");
+    println!(
+        "Node.js is {}. Medians, with the 10th and 90th percentile in brackets. The functions took turns.\n\n\
+         ### Against the goals\n\n{}\n### At full speed\n\n{}\n{}\n{}### While UserHub is slow\n\n{}",
+        node(),
         goals(figures, sizes),
         starts_table(contenders, &figures.full_speed),
         beside(figures, sizes),
         limited(contenders, figures),
         latencies(contenders, figures),
     );
-    fs::write(directory.join("results.md"), &text).expect("results.md can be written");
-    fs::write(directory.join("results.svg"), picture(contenders, figures)).expect("results.svg can be written");
-    println!("{text}");
 }
 
-fn machine() -> String {
-    let node = Command::new("node").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
-    let node = String::from_utf8_lossy(&node);
-    let node = if node.is_empty() { "no Node.js".to_owned() } else { format!("Node.js {}", node.trim()) };
-    let stamp = std::env::var("STAMP").unwrap_or_default();
-    format!("{stamp}, with {node}.")
+/// The version of Node.js.
+fn node() -> String {
+    let version = Command::new("node").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    let version = String::from_utf8_lossy(&version);
+    if version.is_empty() { "missing".to_owned() } else { version.trim().to_owned() }
 }
 
 fn goals(figures: &Figures, sizes: &[Sizes; 2]) -> String {
@@ -116,7 +112,7 @@ fn limited(contenders: &[Contender], figures: &Figures) -> String {
     figures.limited.iter().fold(String::new(), |mut text, (memory, starts)| {
         write!(
             text,
-            "## With the processor time that Lambda gives {memory}\n\nLinux enforces a limit when its clock ticks, about \
+            "### With the processor time that Lambda gives {memory}\n\nLinux enforces a limit when its clock ticks, about \
              every 4 ms. A function that finishes earlier is not slowed down.\n\n"
         )
         .expect("memory");
