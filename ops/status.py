@@ -4,7 +4,6 @@ import concurrent.futures
 import json
 
 import cloudwatch
-import logs
 import sqs
 import stack
 from errors import Missing, Refusal
@@ -161,7 +160,7 @@ class Look:
             self.find("reports", UNKNOWN if never_invoked else PROBLEM,
                       f"the log group {' and '.join(missing)} is missing, so nobody sees what is reported")
         if groups := [group for group in wanted if group in found]:
-            hour, day = (logs.Reports(self.aws, groups, hours) for hours in [1, 24])
+            hour, day = (cloudwatch.Reports(self.aws, groups, hours) for hours in [1, 24])
             self.judge(hour, day, invoked)
         return None
 

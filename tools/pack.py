@@ -38,7 +38,7 @@ def write(path, content):
     print(f"{path}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
 
 
-def pack_function(target, binary):
+def pack_function(binary, target):
     write(target, archive({"bootstrap": binary.read_bytes()}, 0o755))
 
 
@@ -98,9 +98,9 @@ def main():
     commands = parser.add_subparsers(required=True)
     for name, command in [("zip", pack_function), ("pyz", pack_program), ("release", release)]:
         commands.add_parser(name).set_defaults(command=command)
+    commands.choices["zip"].add_argument("binary", type=pathlib.Path)
     for name in ["zip", "pyz"]:
         commands.choices[name].add_argument("target", type=pathlib.Path)
-    commands.choices["zip"].add_argument("binary", type=pathlib.Path)
     commands.choices["pyz"].add_argument("zips", nargs="*")
     options = commands.choices["release"]
     options.add_argument("--assets", type=pathlib.Path, default=ROOT / "target/assets")

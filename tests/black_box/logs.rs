@@ -119,3 +119,184 @@ fn a_line_stays_one_line_whatever_userhub_sends() {
         assert!(line.len() < 600 && !line.contains(char::is_control), "{line}");
     }
 }
+
+/// Standard output: whatever it is, no sign-in waits for it.
+#[cfg(target_os = "linux")]
+mod standard_output {
+    use std::fs::File;
+    use std::io::{self, ErrorKind, Read, Seek, Write};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use harness::{EVENT, Settings, UserHub};
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    use serde_json::{Map, Value};
+
+    /// Enough to fill a pipe or a socket several times.
+    const SIGN_INS: usize = 2000;
+
+    /// The end of standard output at which the test reads, without waiting.
+    struct Reader(File);
+
+    impl Reader {
+        fn new(end: impl Into<OwnedFd>) -> Self {
+            let end = end.into();
+            fcntl_setfl(&end, OFlags::NONBLOCK).unwrap();
+            Self(File::from(end))
+        }
+
+        /// All that was printed since the last call. Each line is complete.
+        #[track_caller]
+        fn lines(&mut self) -> Vec<String> {
+            let mut bytes = Vec::new();
+            let error = self.0.read_to_end(&mut bytes).expect_err("the function runs");
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            let text = String::from_utf8(bytes).unwrap();
+            assert!(text.is_empty() || text.ends_with('\n'), "half a line: {:?}", text.lines().last());
+            text.lines().map(ToOwned::to_owned).collect()
+        }
+
+        /// The next line that is printed.
+        #[track_caller]
+        fn line(&mut self) -> String {
+            let start = Instant::now();
+            loop {
+                let lines = self.lines();
+                if !lines.is_empty() {
+                    assert_eq!(lines.len(), 1, "{lines:#?}");
+                    return lines.concat();
+                }
+                assert!(start.elapsed() < Duration::from_secs(5), "no line");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Whoever reads the log learns how many lines are missing, and where.
+    #[track_caller]
+    fn counts_the_lines_that_nobody_reads(reader: impl Into<OwnedFd>, output: impl Into<OwnedFd>, format: &str) {
+        let mut reader = Reader::new(reader);
+        let userhub = UserHub::start();
+        let function = Settings::for_base_url(&userhub.base_url())
+            .set("AWS_LAMBDA_LOG_FORMAT", format)
+            .printing_to(output)
+            .start();
+        for _ in 0..SIGN_INS {
+            function.return_event(EVENT);
+        }
+        assert_eq!(userhub.reports().len(), SIGN_INS);
+        let printed = reader.lines();
+        assert!(printed.iter().all(|line| line.contains("sign-in reported") && !line.contains("lost_lines")));
+        let lost = SIGN_INS - printed.len();
+        assert!(lost > 0, "it takes all lines");
+
+        function.return_event(EVENT);
+        let line = reader.line();
+        if format == "JSON" {
+            let fields: Map<String, Value> = serde_json::from_str(&line).unwrap();
+            assert_eq!(fields["lost_lines"], lost, "{line}");
+            assert_eq!((&fields["outcome"], &fields["status"]), (&"reported".into(), &200.into()), "{line}");
+            assert_eq!(line.matches("lost_lines").count(), 1, "{line}");
+        } else {
+            assert!(line.starts_with(&format!("lost_lines={lost} 20")), "{line}");
+            assert!(line.contains(" INFO sign-in reported to UserHub outcome=\"reported\" status=200 "), "{line}");
+        }
+        function.return_event(EVENT);
+        assert!(!reader.line().contains("lost_lines"), "counted twice");
+        assert_eq!(userhub.reports().len(), 2);
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_holds_no_sign_in() {
+        for format in ["JSON", "Text"] {
+            let (reader, output) = io::pipe().unwrap();
+            counts_the_lines_that_nobody_reads(reader, output, format);
+        }
+    }
+
+    #[test]
+    fn a_socket_that_nobody_reads_holds_no_sign_in() {
+        let (reader, output) = UnixStream::pair().unwrap();
+        counts_the_lines_that_nobody_reads(reader, output, "JSON");
+    }
+
+    /// What is in a file stays there, and who else writes to it goes on behind the function's lines.
+    #[test]
+    fn a_file_keeps_what_others_wrote_to_it() {
+        let userhub = UserHub::start();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"before\n").unwrap();
+        let settings = Settings::for_base_url(&userhub.base_url()).printing_to(file.try_clone().unwrap());
+        for _ in 0..2 {
+            let function = settings.clone().start();
+            for _ in 0..3 {
+                function.return_event(EVENT);
+            }
+            function.end();
+            file.write_all(b"after\n").unwrap();
+        }
+        assert_eq!(userhub.reports().len(), 6);
+        let mut text = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        let words: Vec<_> = text.lines().map(|line| if line.contains("reported") { "line" } else { line }).collect();
+        assert_eq!(words, ["before", "line", "line", "line", "after", "line", "line", "line", "after"]);
+    }
+
+    /// A shell that shares the terminal would otherwise fail when it reads what somebody types.
+    #[test]
+    fn a_terminal_stays_as_it_is() {
+        let userhub = UserHub::start();
+        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&controller).unwrap();
+        unlockpt(&controller).unwrap();
+        let terminal = ioctl_tiocgptpeer(&controller, OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let flags = fcntl_getfl(&terminal).unwrap();
+        let function = Settings::for_base_url(&userhub.base_url()).printing_to(terminal.try_clone().unwrap()).start();
+        function.return_event(EVENT);
+        userhub.only_report();
+        assert!(Reader::new(controller).line().contains("sign-in reported"));
+        assert_eq!(fcntl_getfl(&terminal).unwrap(), flags);
+        assert!(!flags.contains(OFlags::NONBLOCK));
+    }
+
+    #[test]
+    fn returns_the_event_when_the_log_has_no_room() {
+        let userhub = UserHub::start();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let function = Settings::for_base_url(&userhub.base_url()).printing_to(full).start();
+        for _ in 0..3 {
+            function.return_event(EVENT);
+            userhub.only_report();
+        }
+    }
+
+    /// The function's first connection must not become its standard output.
+    #[test]
+    fn returns_the_event_when_standard_output_is_closed() {
+        let userhub = UserHub::start();
+        let settings = Settings::for_base_url(&userhub.base_url());
+        for closed in [">&-", ">&- 2>&-", "<&- >&- 2>&-"] {
+            let script = format!(r#"exec "$0" "$@" {closed}"#);
+            let function = settings.clone().started_by(["sh", "-c", &script]).start();
+            for _ in 0..3 {
+                function.return_event(EVENT);
+                userhub.only_report();
+            }
+            assert!(function.end().is_empty());
+        }
+    }
+
+    #[test]
+    fn returns_the_event_when_the_log_pipe_is_closed() {
+        let userhub = UserHub::start();
+        let function = Settings::for_base_url(&userhub.base_url()).with_closed_log().start();
+        for _ in 0..3 {
+            function.return_event(EVENT);
+            userhub.only_report();
+        }
+    }
+}

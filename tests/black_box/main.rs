@@ -12,8 +12,6 @@ mod hostile_userhub;
 mod logs;
 mod network;
 mod outage;
-#[cfg(target_os = "linux")]
-mod output;
 mod platform;
 mod process;
 mod properties;

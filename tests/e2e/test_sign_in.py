@@ -162,8 +162,8 @@ class Watch(unittest.TestCase):
                            environment={**SETTINGS, "USERHUB_BASE_URL": userhub.base_url})
         self.addCleanup(emulator.stop)
         wait_until_open(port)
-        answer = run("make", "--no-print-directory", "invoke", f"PORT={port}", "EVENT=events/minimal.json").stdout
-        self.assertEqual(json.loads(answer), json.loads((ROOT / "events/minimal.json").read_text()))
+        answer = run("make", "--no-print-directory", "invoke", f"PORT={port}", "EVENT=events/console-test.json").stdout
+        self.assertEqual(json.loads(answer), json.loads((ROOT / "events/console-test.json").read_text()))
         self.assertEqual(userhub.end(), ["sample"])
 
 

@@ -527,7 +527,7 @@ def real_lines():
         function.stop()
         return [json.loads(line) for line in function.lines if line.startswith("{")]
 
-    event = (ROOT / "events/minimal.json").read_bytes().strip()
+    event = (ROOT / "events/console-test.json").read_bytes().strip()
     for fault in [None, "hang", "reset", "302", "401", "429", "500"]:
         userhub = UserHub(fault)
         yield "not_reported" if fault else "reported", lines([event], userhub.base_url)
@@ -628,7 +628,7 @@ class Sam(unittest.TestCase):
         for name in ["Function", "QueueFunction"]:
             userhub = UserHub()
             function = Lambda(userhub.base_url, binary=self.folder / ".aws-sam/build" / name / "bootstrap")
-            event = (ROOT / "events/minimal.json").read_bytes().strip()
+            event = (ROOT / "events/console-test.json").read_bytes().strip()
             self.assertEqual(function.invoke(event), event)
             function.stop()
             self.assertEqual(userhub.end(), ["sample"])

@@ -1,14 +1,11 @@
-//! Starts the function between a local Lambda Runtime API and strict stand-ins for
-//! UserHub and SQS. The tests, the benchmark and
-//! the programs in `src/bin` use it.
+//! Starts the function between a local Lambda Runtime API and strict stand-ins for UserHub and SQS. The tests, the
+//! benchmark and the programs in `src/bin` use it.
 
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a broken promise must end the program")]
 #![expect(missing_docs, reason = "tests read it, not users: names are enough unless there is something to explain")]
 #![expect(clippy::missing_errors_doc, clippy::missing_panics_doc, clippy::must_use_candidate, reason = "as above")]
 
-pub mod faults;
 mod function;
-pub mod http;
 #[cfg(target_os = "linux")]
 mod limit;
 mod mapping;
@@ -31,11 +28,11 @@ pub use function::{Batch, Function, Settings, SignIn, binary};
 pub use limit::Limit;
 pub use mapping::{Mapping, sqs_event};
 pub use runtime_api::{Behaviour, Response};
-pub use server::{Reply, Server, Step, answer, reserve, send};
+pub use server::{Reply, Request, Server, Step, answer, reserve, send};
 pub use sqs::{ReceivedMessage, Sqs, access_denied, queue_does_not_exist, sqs_error};
 #[cfg(feature = "tls")]
 pub use tls::{Authority, Tls, certificate_for, server};
-pub use userhub::{ReceivedReport, UserHub};
+pub use userhub::{Fault, ReceivedReport, UserHub, faults};
 
 /// A key that is easy to find wherever it must not be.
 pub const ADMIN_KEY: &str = "userhub_admin_local";

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::SockRef;
 
-use crate::http::Request;
-use crate::server::respond;
+use crate::server::{Request, respond};
 
 const RUNTIME: &str = "/2018-06-01/runtime";
 const ARN: &str = "arn:aws:lambda:eu-west-1:123456789012:function:userhub-signin";

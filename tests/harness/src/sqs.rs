@@ -13,8 +13,7 @@ use md5::Md5;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::http::Request;
-use crate::server::{Connect, Connection, Protocol, Reply, Server, Step, plain, respond, send};
+use crate::server::{Connect, Connection, Protocol, Reply, Request, Server, Step, plain, respond, send};
 use crate::{ACCESS_KEY_ID, ADMIN_KEY, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN};
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.0";

@@ -5,12 +5,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use percent_encoding::percent_decode_str;
 
-use crate::http::Request;
-use crate::server::{Connect, Connection, Protocol, Reply, Server, Step, plain, respond};
+use crate::server::{Connect, Connection, Protocol, Reply, Request, Server, Step, answer, plain, respond};
 use crate::{ADMIN_KEY, CONNECTION_ID};
 
 /// One request from the function.
@@ -25,6 +24,35 @@ pub struct ReceivedReport {
     /// The function's end of the connection.
     pub peer: SocketAddr,
     pub request: Request,
+}
+
+/// What can go wrong with UserHub, in `make run` and `make soak`.
+pub struct Fault {
+    pub name: &'static str,
+    /// In words, for the user of `make run`.
+    pub description: &'static str,
+    /// How UserHub replies to a report.
+    pub reply: Reply,
+}
+
+/// Every fault. In `refuse` UserHub gets no request at all.
+pub fn faults() -> Vec<Fault> {
+    let unauthenticated = r#"{"code": "UNAUTHENTICATED", "message": "the API key is not valid"}"#;
+    let internal = r#"{"code": "INTERNAL", "message": "something broke"}"#;
+    let late = vec![Step::Wait(Duration::from_secs(1)), Step::Accept];
+    [
+        ("hang", "UserHub never answers", vec![Step::Hang]),
+        ("refuse", "nothing listens at UserHub's address", Vec::new()),
+        ("reset", "UserHub resets the connection instead of answering", vec![Step::Reset]),
+        ("302", "UserHub redirects", answer(302, "")),
+        ("401", "UserHub does not accept the admin key", answer(401, unauthenticated)),
+        ("429", "UserHub asks for fewer requests", answer(429, "too many requests")),
+        ("500", "UserHub fails", answer(500, internal)),
+        ("slow", "UserHub answers after one second", late),
+    ]
+    .into_iter()
+    .map(|(name, description, reply)| Fault { name, description, reply })
+    .collect()
 }
 
 /// What it can do beside this, see [`Server`].

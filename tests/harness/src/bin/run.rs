@@ -6,11 +6,9 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use harness::faults::{Fault, faults};
-use harness::http::Request;
 use harness::{
-    ADMIN_KEY, Reply, SESSION_TOKEN, Settings, Sqs, Step, UserHub, read_event, sample_events, sqs_event,
-    unused_base_url,
+    ADMIN_KEY, Fault, Reply, Request, SESSION_TOKEN, Settings, Sqs, Step, UserHub, faults, read_event, sample_events,
+    sqs_event, unused_base_url,
 };
 
 fn main() -> ExitCode {

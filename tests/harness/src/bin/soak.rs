@@ -10,10 +10,9 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::faults::faults;
 use harness::{
-    Function, Mapping, Reply, Settings, SignIn, Sqs, Step, UserHub, access_denied, answer, queue_does_not_exist,
-    reserve, sqs_error,
+    Function, Mapping, Reply, Settings, SignIn, Sqs, Step, UserHub, access_denied, answer, faults,
+    queue_does_not_exist, reserve, sqs_error,
 };
 
 /// How many processes run at the same time: with a healthy UserHub, with one that fails.

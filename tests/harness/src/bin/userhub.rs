@@ -6,8 +6,7 @@
 
 use std::io::Read;
 
-use harness::faults::faults;
-use harness::{UserHub, answer};
+use harness::{UserHub, answer, faults};
 
 fn main() {
     let reply = std::env::args().nth(1).map_or_else(
