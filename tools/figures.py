@@ -26,7 +26,9 @@ for word, row in {"cold": "cold start, to the first response (ms)", "warm": "war
     CELLS |= {word: (FULL, row, "ours"), f"{word}-node": (FULL, row, "Node.js"),
               f"{word}-share": (SHARE, row, "ours"), f"{word}-share-node": (SHARE, row, "Node.js")}
 # The rows and columns of a large table that a page shows.
-PARTS = {"outage": (["UserHub", "---", "hangs", "every 2nd request hangs"], [0, 1, 2, 3, 6, 8])}
+PARTS = {"networks": (["round trip, loss", "---", "1 ms, 0 %", "100 ms, 0 %", "100 ms, 5 %", "300 ms, 0 %",
+                       "300 ms, 5 %"], range(4)),
+         "outage": (["UserHub", "---", "hangs", "every 2nd request hangs"], [0, 1, 2, 3, 6, 8])}
 
 
 def read(path):
