@@ -164,7 +164,7 @@ class Watch(unittest.TestCase):
         wait_until_open(port)
         answer = run("make", "--no-print-directory", "invoke", f"PORT={port}", "EVENT=events/console-test.json").stdout
         self.assertEqual(json.loads(answer), json.loads((ROOT / "events/console-test.json").read_text()))
-        self.assertEqual(userhub.end(), ["sample"])
+        self.assertEqual(userhub.end(), ["testName"])
 
 
 EVENT = (ROOT / "events/post-authentication.json").read_bytes()

@@ -631,7 +631,7 @@ class Sam(unittest.TestCase):
             event = (ROOT / "events/console-test.json").read_bytes().strip()
             self.assertEqual(function.invoke(event), event)
             function.stop()
-            self.assertEqual(userhub.end(), ["sample"])
+            self.assertEqual(userhub.end(), ["testName"])
 
     def test_the_connections_stack(self):
         cloudformation = self.aws.client("cloudformation")
