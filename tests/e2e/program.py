@@ -109,7 +109,8 @@ class Case(unittest.TestCase):
         count = []
         process = subprocess.Popen(
             ["python3", "ops", command, self.pool, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, cwd=ROOT, env={**ENVIRONMENT, "AWS_ENDPOINT_URL": self.aws.url})
+            stderr=subprocess.STDOUT, text=True, cwd=ROOT, env={**ENVIRONMENT, "AWS_ENDPOINT_URL": self.aws.url},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # whoever starts the tests may ignore it
 
         def look(operation):
             count.append(operation)
