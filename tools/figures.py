@@ -45,12 +45,18 @@ def section_of(name):
     return found[2] if found else ""
 
 
+def git(*arguments):
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
 def stamp():
     """What was measured, when, and on what."""
     version = re.search(r'^version = "(.+)"', read("Cargo.toml"), re.MULTILINE)[1]
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
+    commit = git("rev-parse", "--short", "HEAD") or "unknown"
+    if git("diff", "--name-only", "HEAD", "--", ".", ":!docs", ":!README.md", ":!benches/measured.md", ":!*.svg"):
+        commit += "-dirty"
     processor = re.search("model name\\s*: (.+)", pathlib.Path("/proc/cpuinfo").read_text())
-    return (f"userhub-signin {version}, commit {commit.strip() or 'unknown'}, {time.strftime('%Y-%m-%d')}, "
+    return (f"userhub-signin {version}, commit {commit}, {time.strftime('%Y-%m-%d')}, "
             f"{os.cpu_count()} of {processor[1] if processor else 'an unknown processor'}")
 
 
