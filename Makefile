@@ -25,6 +25,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export USERHUB_SIGNIN_BINARY = $(abspath $(BINARY))
+export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-zip e2e soak outage networks fuzz mutants bench instructions lint build reproduce sbom assets release watch invoke setup pyz deploy known-arch need-cargo-lambda
@@ -93,9 +94,9 @@ lint: ## formatting, clippy, rustdoc, warnings denied; and whether the pages say
 	@cargo clippy --quiet --locked --workspace --all-targets --all-features -- --deny warnings
 	@RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --locked --workspace --all-features --no-deps --document-private-items
 
-bench: build ## speed, memory and size compared with the runtime's floor and Node.js, (SHORT=1; Linux)
+bench: build ## speed, memory and size compared with the runtime's floor and Node.js (SHORT=1; Linux)
 	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --target $(TARGET).$(GLIBC) --package userhub-signin-benches --bin floor --bin post
-	@PYTHONDONTWRITEBYTECODE=1 python3 tools/pack.py zip $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip
+	@python3 tools/pack.py zip $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip
 	@cargo build $(QUIET) --locked --profile driver --package userhub-signin-benches --bin bench
 	@target/driver/bench $(UNPACKED) $(PACKAGE)/bootstrap.zip $(FLOOR)/bootstrap $(FLOOR)/bootstrap.zip \
 		target/lambda/post/bootstrap $(if $(SHORT),target short,benches full) | $(call record,bench)
@@ -109,7 +110,7 @@ instructions: $(BINARY) ## instructions of a cold start and a warm sign-in compa
 
 build: known-arch need-cargo-lambda ## the zip to deploy, with cargo-lambda (ARCH=x86_64|arm64)
 	@$(AS_BUILT) cargo lambda build $(QUIET) --locked --release --target $(TARGET).$(GLIBC) --bin userhub-signin
-	@PYTHONDONTWRITEBYTECODE=1 python3 tools/pack.py zip $(PACKAGE)/bootstrap $(PACKAGE)/bootstrap.zip
+	@python3 tools/pack.py zip $(PACKAGE)/bootstrap $(PACKAGE)/bootstrap.zip
 	@python3 -m zipfile --extract $(PACKAGE)/bootstrap.zip $(PACKAGE)/unpacked && chmod +x $(UNPACKED)
 
 PACKAGE = target/lambda/userhub-signin
@@ -149,7 +150,7 @@ assets: build sbom ## the zip and the list of its components under the names tha
 RELEASE = userhub-signin-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
 release: ## after `make assets` for each processor: all that a tag publishes, into target/assets, but for publishing it (TAG=v…, ARCHES="x86_64 arm64")
-	@PYTHONDONTWRITEBYTECODE=1 python3 tools/pack.py release --tag "$$TAG" $$ARCHES
+	@python3 tools/pack.py release --tag "$$TAG" $$ARCHES
 
 # Not in CI by themselves: a test of `make e2e` runs `make watch` and `make invoke`.
 watch: need-cargo-lambda ## the function in cargo-lambda's emulator, with this shell's USERHUB_… variables, until Ctrl-C (PORT=9000)
@@ -162,10 +163,10 @@ setup: $(TOOLS)/.installed ## install cargo-lambda and SAM into .tools (needs Py
 	@cargo lambda --version && sam --version
 
 pyz: $(if $(ZIPS),,build) ## the operator's program as one file, target/userhub-signin.pyz (ZIPS="….zip ….zip": one for each processor that it holds)
-	@PYTHONDONTWRITEBYTECODE=1 python3 tools/pack.py pyz target/userhub-signin.pyz $(or $(ZIPS),$(PACKAGE)/bootstrap.zip)
+	@python3 tools/pack.py pyz target/userhub-signin.pyz $(or $(ZIPS),$(PACKAGE)/bootstrap.zip)
 
 deploy: build ## build the zip and deploy it; all other commands: python3 ops --help (ARGS="eu-west-1_… --connection-id conn_…", ARCH=arm64)
-	@PYTHONDONTWRITEBYTECODE=1 python3 ops deploy --zip $(PACKAGE)/bootstrap.zip $(ARGS)
+	@python3 ops deploy --zip $(PACKAGE)/bootstrap.zip $(ARGS)
 
 known-arch:
 	@case '$(ARCH)' in x86_64 | arm64) ;; *) echo 'ARCH is x86_64 or arm64, not $(ARCH)' >&2; exit 2 ;; esac

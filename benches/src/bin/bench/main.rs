@@ -40,12 +40,20 @@ fn main() {
     };
     let effort = if effort == "short" { Effort::SHORT } else { Effort::FULL };
     let mut contenders = vec![Contender::new("ours", &[ours]), Contender::new("floor", &[floor])];
-    if Command::new("node").arg("--version").output().is_ok_and(|node| node.status.success()) {
+    let node = node_version();
+    if node.is_some() {
         contenders.push(Contender::new("Node.js", &["node", "benches/node.mjs"]));
     } else {
         eprintln!("Node.js is left out because there is no `node`");
     }
     let figures = measure(&contenders, post, &effort);
     let sizes = [Sizes::of(ours, ours_zip), Sizes::of(floor, floor_zip)];
-    results::write(&contenders, &figures, &sizes, directory.as_ref());
+    let node = node.as_deref().unwrap_or("missing");
+    results::write(&contenders, node, &figures, &sizes, directory.as_ref());
+}
+
+/// The version of Node.js, if there is a `node`.
+fn node_version() -> Option<String> {
+    let output = Command::new("node").arg("--version").output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use charts_rs::{Align, ChildChart, Color, HorizontalBarChart, MultiChart, Series};
 
@@ -34,25 +33,17 @@ impl Sizes {
 }
 
 /// Prints the tables, and writes `results.svg` into `directory`.
-pub fn write(contenders: &[Contender], figures: &Figures, sizes: &[Sizes; 2], directory: &Path) {
+pub fn write(contenders: &[Contender], node: &str, figures: &Figures, sizes: &[Sizes; 2], directory: &Path) {
     fs::write(directory.join("results.svg"), picture(contenders, figures)).expect("results.svg can be written");
     println!(
-        "Node.js is {}. Medians, with the 10th and 90th percentile in brackets. The functions took turns.\n\n\
+        "Node.js is {node}. Medians, with the 10th and 90th percentile in brackets. The functions took turns.\n\n\
          ### Against the goals\n\n{}\n### At full speed\n\n{}\n{}\n{}### While UserHub is slow\n\n{}",
-        node(),
         goals(figures, sizes),
         starts_table(contenders, &figures.full_speed),
         beside(figures, sizes),
         limited(contenders, figures),
         latencies(contenders, figures),
     );
-}
-
-/// The version of Node.js.
-fn node() -> String {
-    let version = Command::new("node").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
-    let version = String::from_utf8_lossy(&version);
-    if version.is_empty() { "missing".to_owned() } else { version.trim().to_owned() }
 }
 
 fn goals(figures: &Figures, sizes: &[Sizes; 2]) -> String {
